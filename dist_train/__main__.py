@@ -1,0 +1,85 @@
+"""python -m dist_train [CONFIG] [key=value ...]: train as a configuration says, on every rank that a launcher starts.
+
+    torchrun --nproc_per_node=2 -m dist_train configs/esc10.yaml data.eval_folds=[1]
+
+Without CONFIG it trains the demo, whose shards rank 0 makes first. Exit 0: done, or stopped and saved; 2: bad input.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from dist_train import config as configuration
+from dist_train.settings import Config
+
+DEMO = Path("configs/demo.yaml")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, train, exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dist_train",
+        description="Train an audio classifier on tar shards.",
+        epilog="example: torchrun --nproc_per_node=2 -m dist_train configs/esc10.yaml data.eval_folds=[1]",
+    )
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; default: the demo")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the file's")
+    parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and end")
+    parser.add_argument("--print-schema", action="store_true", help="show the JSON Schema of configurations and end")
+    given = parser.parse_args(arguments)
+    try:
+        if given.print_schema:
+            sys.stdout.write(configuration.schema())
+            return 0
+        config = resolve(given.config, given.overrides)
+        if given.print_config:
+            sys.stdout.write(configuration.dump(config))
+            return 0
+        return run(config)
+    except ValueError as error:
+        return _refused(error)
+
+
+def resolve(path: str | None, overrides: list[str]) -> Config:
+    """The configuration of the command line; the run is named after the file unless it says otherwise."""
+    if path is not None and "=" in path:
+        overrides, path = [path, *overrides], None
+    file = Path(path) if path is not None else DEMO
+    config = configuration.load(file, overrides)
+    if config.run.name is None:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"name": file.stem})})
+    return config
+
+
+def run(config: Config) -> int:
+    """Train on this rank."""
+    from dist_train import demo, world  # seconds of imports that --help and --print-config do not need
+    from dist_train.engine import Engine
+
+    here = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
+    try:
+        shards = Path(configuration.DEMO_SHARDS)
+        if str(shards) in config.data.shards and not (shards / "index.json").exists():
+            here.lead(lambda: demo.ensure(shards))
+        Engine(config, here).run()
+    finally:
+        here.stop()
+    return 0
+
+
+def _refused(error: ValueError) -> int:
+    """One line from rank 0; from another rank only if rank 0 lives on, which then had no part in the error."""
+    from dist_train import world
+
+    rank = world.place_or_first().rank
+    if rank:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(3)
+    sys.stderr.write(f"error: {f'rank {rank}: ' if rank else ''}{error}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""YAML file + `a.b=value` overrides -> a checked `settings.Config`; every mistake is one line that names the key.
+
+YAML 1.2 rules: only `true` and `false` are booleans, `1e-3` is a number, `on`, `yes` and `007` are strings.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dist_train.settings import Config
+
+DEMO_SHARDS = "shards/demo"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalar types of YAML 1.2; a key given twice is an error."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key `{key.value}` is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_SCALARS = {
+    "bool": (r"true|false", "tf"),
+    "null": (r"null|~|", "n~\0"),
+    "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?([0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|\.[0-9]+([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf)|\.nan",
+        "-+.0123456789",
+    ),
+}
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
+    )
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
+
+
+def parse(text: str, where: str) -> Any:
+    """The value of a YAML text. Errors: `ValueError` naming `where` and the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ValueError(f"{where}{line}: {problem}; write plain YAML") from None
+
+
+def load(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a file (none: all defaults) with `a.b=value` overrides laid over it."""
+    values = _read(Path(path)) if path is not None else {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"`{text}` is no override: write section.key=value")
+        _place(values, key, parse(value, f"override {key}"))
+    return check(values, str(path) if path is not None else "command line")
+
+
+def check(values: dict[str, Any], where: str) -> Config:
+    """Plain values -> Config. Errors: `ValueError` with the key, what is wrong, and the nearest key or the range."""
+    _known(values, Config, "", where)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        raise ValueError(f"{where}: {key}: {message}{given}") from None
+    _agree(config, where)
+    return config
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as YAML that `load` reads back to an equal one."""
+    return yaml.dump(plain(config), sort_keys=False, allow_unicode=True, width=120, Dumper=_Dumper)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The configuration as plain numbers, strings, lists and dicts."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    return values
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(`a.b`, value) pairs of nested dicts."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def schema() -> str:
+    """The JSON Schema of the configuration, the text of configs/schema.json."""
+    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what `_Loader` would read as something else than the string it is."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such configuration; see configs/ for the recipes") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    values = parse(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a configuration is a mapping of sections, not a {type(values).__name__}")
+    return values
+
+
+def _place(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            inner = values[parent] = {}
+        values = inner
+    values[last] = value
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The settings class behind a field's annotation (`Section` or `Section | None`), if it is one."""
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _known(values: dict[str, Any], section: type[BaseModel], prefix: str, where: str) -> None:
+    """Refuse unknown keys, naming the nearest key of the whole configuration."""
+    for key, value in values.items():
+        if key not in section.model_fields:
+            name = f"{prefix}{key}"
+            keys = list(_keys(Config, ""))
+            tails = {known.rsplit(".", 1)[-1]: known for known in keys}
+            near = difflib.get_close_matches(name, keys, 1, 0.6)
+            near = near or [tails[tail] for tail in difflib.get_close_matches(str(key), list(tails), 1, 0.6)]
+            hint = f"did you mean `{near[0]}`?" if near else "--print-config shows all keys"
+            raise ValueError(f"{where}: unknown key `{name}`; {hint}")
+        inner = _section(section.model_fields[key].annotation)
+        if inner is not None and isinstance(value, dict):
+            _known(value, inner, f"{prefix}{key}.", where)
+
+
+def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        inner = _section(field.annotation)
+        if inner is not None:
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _agree(config: Config, where: str) -> None:
+    """Settings that exclude each other."""
+    data = config.data
+    for kind in ("eval", "valid"):
+        given = [f"data.{kind}_{part}" for part in ("shards", "folds", "split") if getattr(data, f"{kind}_{part}")]
+        if len(given) > 1:
+            raise ValueError(f"{where}: {given[0]} and {given[1]} exclude each other: give one")
+    both = set(data.eval_folds) & set(data.valid_folds)
+    if both:
+        raise ValueError(f"{where}: fold {min(both)} is in data.eval_folds and data.valid_folds: give it to one")
+    if data.eval_split is not None and data.eval_split == data.valid_split:
+        raise ValueError(f"{where}: data.eval_split and data.valid_split are both `{data.eval_split}`")
+    if config.optim.min_lr > config.optim.lr:
+        raise ValueError(f"{where}: optim.min_lr ({config.optim.min_lr}) is above optim.lr ({config.optim.lr})")
+    if config.features.name == "mfcc" and config.features.ceps > config.features.bins:
+        raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
+    if config.precision == "fp64" and config.compile:
+        raise ValueError(f"{where}: precision=fp64 is for comparisons and is not compiled: set compile=false")

@@ -1,0 +1,137 @@
+"""Configuration -> views of the data -> this rank's feature batches, in the order of the stream, one batch ahead.
+
+views        which samples are trained on, scored, and choose the best checkpoint
+training     positions -> groups of this rank -> windows -> bytes (threads) -> features (device)
+Feed         hands over batches; knows what was delivered, what was bad and how long the step waited
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dist_train import order
+from dist_train.frontend import FrontBatch, FrontEnd
+from dist_train.reader import RawBatch, Reader
+from dist_train.settings import Config, Data
+from dist_train.shards import open_set
+from dist_train.storage import Files
+from dist_train.view import View, choose
+from dist_train.window import train_windows
+from dist_train.world import World
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is trained on, what is scored, and what chooses the best checkpoint. All share the training's classes."""
+
+    train: View
+    evaluation: View | None
+    valid: View | None
+
+
+def views(config: Config) -> Views:
+    """Open the shards and choose. Errors: `ValueError` for missing shards, folds or splits that hold nothing."""
+    data = config.data
+    sets = [open_set(path) for path in data.shards]
+    held = [*data.eval_folds, *data.valid_folds]
+    split = bool(data.eval_split or data.valid_split)
+    train = choose(
+        sets,
+        without_folds=held or None,
+        without_splits=("valid", "test") if split else (),
+        min_seconds=config.audio.min_seconds,
+        balance=data.balance,
+    )
+    if len(train.classes) < 2:
+        raise ValueError(f"{', '.join(data.shards)}: holds one class ({train.classes[0]}); a classifier needs two")
+    return Views(train, _scored(data, "eval", sets, train), _scored(data, "valid", sets, train))
+
+
+def _scored(data: Data, kind: str, sets: list[Any], train: View) -> View | None:
+    shards: list[str] = getattr(data, f"{kind}_shards")
+    folds: list[int] = getattr(data, f"{kind}_folds")
+    split: str | None = getattr(data, f"{kind}_split")
+    if shards:
+        return choose([open_set(path) for path in shards], classes=train.classes)
+    if folds:
+        return choose(sets, folds=folds, classes=train.classes)
+    if split:
+        return choose(sets, split=split, classes=train.classes)
+    return None
+
+
+def stream_order(view: View, config: Config) -> order.Order:
+    """The order of a view under a configuration."""
+    data = config.data
+    return order.Order(view.sizes, config.run.seed, data.lanes, data.shuffle_window, data.micro_batch)
+
+
+def windows(view: View, config: Config, world: World, consumed: int, total: int) -> Iterator[NDArray[np.void]]:
+    """The windows of each group of this rank, from position `consumed` on."""
+    data, stream = config.data, stream_order(view, config)
+    active = config.audio.crop == "active"
+    while size := order.step_size(consumed, total, data.batch_size, data.micro_batch):
+        bounds = order.group_bounds(size, data.micro_batch)
+        for group in order.rank_groups(len(bounds) - 1, world.rank, world.size):
+            positions = np.arange(consumed + bounds[group], consumed + bounds[group + 1])
+            ids = stream.ids(int(positions[0]), len(positions))
+            activity = view.activity(ids) if active else None
+            rows = view.rows(ids)
+            yield train_windows(rows, ids, positions, activity, config.audio, config.augment, config.run.seed)
+        consumed += size
+
+
+class Feed:
+    """Feature batches of `requests`, in order. On CUDA they are made on a stream of their own, one batch ahead."""
+
+    def __init__(self, view: View, requests: Iterator[NDArray[np.void]], front: FrontEnd, data: Data, training: bool):
+        self.front, self.training = front, training
+        self.cuda = front.device.type == "cuda"
+        self.reader = Reader(Files(view.files), requests, threads=data.threads, depth=data.ahead, pin=self.cuda)
+        self.raws = iter(self.reader)
+        self.stream = torch.cuda.Stream() if self.cuda else None  # type: ignore[no-untyped-call]
+        self.waited = 0.0  # seconds that the consumer waited for bytes
+        self.pending = self._make() if self.cuda else None
+
+    def take(self) -> tuple[RawBatch, FrontBatch]:
+        """The next batch: what was read, and its features. Raises StopIteration at the end."""
+        if self.stream is None:
+            made = self._make()
+        else:
+            made, self.pending = self.pending, None
+            torch.cuda.current_stream().wait_stream(self.stream)
+            if made is not None:
+                _keep(made[1], torch.cuda.current_stream())
+                self.pending = self._make()
+        if made is None:
+            raise StopIteration
+        return made
+
+    def _make(self) -> tuple[RawBatch, FrontBatch] | None:
+        begun = time.perf_counter()
+        raw = next(self.raws, None)
+        self.waited += time.perf_counter() - begun
+        if raw is None:
+            return None
+        if self.stream is None:
+            return raw, self.front(raw, self.training)
+        with torch.cuda.stream(self.stream):
+            batch = self.front(raw, self.training)
+            raw.release(self.stream.record_event())
+        return raw, batch
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.reader.close()
+
+
+def _keep(batch: FrontBatch, stream: Any) -> None:
+    """Tell the allocator that `stream` uses what another stream made."""
+    for value in vars(batch).values():
+        if isinstance(value, torch.Tensor):
+            value.record_stream(stream)

@@ -1,0 +1,125 @@
+"""The work of packing that is given to processes: headers, digests, encoding. And the processes themselves.
+
+Results come back in the order of the tasks with a bounded number under way, so nothing that is written depends on
+timing and memory does not grow with the source.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from dist_train import recordings
+from dist_train.coding import TooShort, encode
+from dist_train.recordings import Header, Unreadable
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How recordings are coded: coding.encode's arguments that are the same for all."""
+
+    codec: str
+    rate: int
+    channels: int
+    shortest: float
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One clip's bytes, extension and seconds; without bytes, `reason` says why it is left out."""
+
+    data: bytes | None
+    suffix: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+    short: bool = False
+
+
+Cut = tuple[Path, float | None, float | None]
+
+
+def headers(paths: list[Path]) -> list[Header | str]:
+    """Each file's header, or why it has none."""
+    found: list[Header | str] = []
+    for path in paths:
+        try:
+            found.append(recordings.header(path))
+        except Unreadable as error:
+            found.append(str(error))
+    return found
+
+
+def digests(paths: list[Path]) -> list[bytes]:
+    """SHA-256 of each file's bytes."""
+    found = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                found.append(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    return found
+
+
+def encode_all(cuts: list[Cut], coding: Coding) -> list[Encoded]:
+    """Each cut's bytes, or why it is left out."""
+    found = []
+    for path, start, end in cuts:
+        try:
+            data = encode(path, coding.codec, coding.rate, coding.channels, start, end, coding.shortest)
+            found.append(Encoded(*data))
+        except Unreadable as error:
+            found.append(Encoded(None, reason=str(error)))
+        except OSError as error:
+            found.append(Encoded(None, reason=f"cannot be read: {error.strerror}"))
+        except TooShort as error:
+            found.append(Encoded(None, reason=str(error), short=True))
+    return found
+
+
+def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Generator[Result, None, None]:
+    """`map(function, tasks)` on `workers` processes; one worker is this process itself."""
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    # spawn: a fork of a process with threads (torch's, a progress bar's) may hang
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter)
+    waiting = deque[Future[Result]]()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise ValueError(
+            "a worker process was killed, perhaps for memory; run the same command again with fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _enter() -> None:
+    """Ctrl-C is the parent's to obey; and where the parent is killed its workers end too, for nobody else ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

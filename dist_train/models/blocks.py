@@ -1,0 +1,74 @@
+"""Pieces that the architectures share: what a padded frame is, and convolutions that do not see it.
+
+In and out: activations (B, C, T) or (B, C, F, T) and `frames_B`, the valid frames of each row (None: all are valid).
+A clip padded in a batch gives what it gives alone if every kernel wider than a frame sees, past the clip's end, what
+it would see alone: zeros (`blank` before a zero-padded convolution) or the clip's mirror image (`reflect`).
+With `frames_B=None` all of this costs nothing.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def padding(frames_B: Tensor | None, x: Tensor) -> Tensor | None:
+    """Mask of the padded frames, (B, 1, T) for x (B, C, T), (B, 1, 1, T) for x (B, C, F, T); None if there are none."""
+    if frames_B is None:
+        return None
+    past_BT = torch.arange(x.shape[-1], device=frames_B.device) >= frames_B[:, None]
+    return past_BT.view(x.shape[0], *(1,) * (x.dim() - 2), x.shape[-1])
+
+
+def blank(x: Tensor, pad: Tensor | None) -> Tensor:
+    """X with zeros in its padded frames."""
+    return x if pad is None else x.masked_fill(pad, 0.0)
+
+
+def halve(frames_B: Tensor | None) -> Tensor | None:
+    """Valid frames after a stride of 2 with "same" padding: ceil(n / 2)."""
+    return None if frames_B is None else (frames_B + 1) // 2
+
+
+def reflect(x_BCT: Tensor, size: int, frames_B: Tensor | None = None) -> Tensor:
+    """Mirror `size` frames on each side, (B, C, T) -> (B, C, T + 2 size); a padded row is mirrored at its own end.
+
+    All frames past a row's end hold its mirror image, so that they look like sound to a BatchNorm in training.
+    torch's own reflect padding has no deterministic backward on CUDA.
+    """
+    if size == 0:
+        return x_BCT
+    if frames_B is None:
+        left, right = x_BCT[..., 1 : size + 1].flip(-1), x_BCT[..., -size - 1 : -1].flip(-1)
+        return torch.cat([left, x_BCT, right], -1)
+    time_T = torch.arange(-size, x_BCT.shape[-1] + size, device=x_BCT.device).abs()
+    period_B1 = (2 * frames_B[:, None] - 2).clamp(min=1)
+    folded_BT = time_T % period_B1
+    index_BT = torch.minimum(folded_BT, period_B1 - folded_BT)
+    return x_BCT.gather(-1, index_BT[:, None].expand(-1, x_BCT.shape[1], -1))
+
+
+class ConvReluNorm(nn.Module):
+    """1-D convolution of unchanged length (reflect padding), ReLU, BatchNorm, in this order. (B, C, T) throughout."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation)
+        self.norm = nn.BatchNorm1d(outputs)
+        self.reach = dilation * (kernel - 1) // 2
+
+    def forward(self, x_BCT: Tensor, frames_B: Tensor | None = None) -> Tensor:
+        x_BCT = self.conv(reflect(x_BCT, self.reach, frames_B))
+        x_BCT = self.norm(x_BCT.relu_())
+        return x_BCT
+
+
+def check_input(model: str, feat_BTF: Tensor, bins: int, least: int) -> None:
+    """ValueError unless the features are (B, T, bins) with at least `least` frames."""
+    if feat_BTF.dim() != 3 or feat_BTF.shape[-1] != bins:
+        raise ValueError(
+            f"{model} was built for features (clips, frames, {bins}) and got {tuple(feat_BTF.shape)}: "
+            "let features.bins be that of the model"
+        )
+    if feat_BTF.shape[1] < least:
+        raise ValueError(
+            f"{model} needs at least {least} frames a clip and got {feat_BTF.shape[1]}: make audio.seconds longer"
+        )

@@ -1,0 +1,113 @@
+"""Pictures of results. In: a confusion matrix or features; out: matplotlib figures, their pixels, their PNG.
+
+No pyplot: it keeps global state and looks for a screen. Names of classes are any text: `$` is no mathematics, and a
+name that no installed font can write is shown as the number of its class, without a warning on the terminal.
+"""
+
+import io
+from collections.abc import Sequence
+from functools import cache
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import NDArray
+from torch import Tensor
+
+mpl.set_loglevel("ERROR")  # else "building the font cache" and missing fonts land between the training's lines
+
+_LONGEST = 24  # letters of a name
+_NUMBERED = 30  # classes up to which each cell has its count
+_NAMED = 100  # classes up to which each row has its name
+# fonts of the usual systems that write Chinese, Japanese and Korean, or much of Unicode
+_WIDE = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB"),
+    *("Heiti SC", "Arial Unicode MS", "Malgun Gothic", "Yu Gothic", "Noto Sans"),
+)
+
+
+def confusion(matrix_CC: Tensor, classes: Sequence[str]) -> Figure:
+    """Rows are the truth. Colour: share of the row; number: clips. `matrix_CC`: counts (C, C)."""
+    counts = matrix_CC.cpu().double().numpy()
+    count = len(classes)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(max(3.0, 0.3 * count), 20.0)
+    figure = _figure(side + 2.5, side + 2.0)
+    axes = figure.add_subplot()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.04, pad=0.02)
+    step = 1 if count <= _NAMED else -(-count // 50)
+    ticks = range(0, count, step)
+    axes.set_xticks(ticks, [names(classes)[number] for number in ticks], rotation=90, fontsize=8)
+    axes.set_yticks(ticks, [names(classes)[number] for number in ticks], fontsize=8)
+    _literal([*axes.get_xticklabels(), *axes.get_yticklabels()])
+    axes.set_xlabel("guess")
+    axes.set_ylabel("truth")
+    axes.set_title(f"accuracy {np.trace(counts) / max(counts.sum(), 1):.4f} of {int(counts.sum())} clips")
+    if count <= _NUMBERED:
+        _numbers(axes, counts, share)
+    return figure
+
+
+def features(feat_BTF: Tensor, labels: Sequence[str]) -> Figure:
+    """Features of a few clips under one another, low bins below; one colour scale for all. `labels`: titles."""
+    figure = _figure(8.0, 1.8 * len(feat_BTF) + 0.2)
+    values = feat_BTF.detach().float().cpu().numpy()
+    low, high = float(values.min()), float(values.max())
+    for number, (feat_TF, label) in enumerate(zip(values, names(labels), strict=True)):
+        axes = figure.add_subplot(len(values), 1, number + 1)
+        axes.imshow(feat_TF.T, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="nearest")
+        axes.set_ylabel("bin")
+        _literal([axes.set_title(label, fontsize=8)])
+    return figure
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    """(height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def png(figure: Figure) -> bytes:
+    """The bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def names(classes: Sequence[str]) -> list[str]:
+    """Names as the installed fonts can write them: cut to a length, or `class 7`."""
+    letters = frozenset().union(*_fonts().values())
+    short = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in classes]
+    return [name if letters.issuperset(map(ord, name)) else f"class {number}" for number, name in enumerate(short)]
+
+
+def _numbers(axes: Axes, counts: NDArray[np.float64], share: NDArray[np.float64]) -> None:
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def _literal(texts: Sequence[Text]) -> None:
+    for text in texts:
+        text.set_parse_math(False)
+        text.set_fontfamily(list(_fonts()))
+
+
+@cache
+def _fonts() -> dict[str, frozenset[int]]:
+    """Installed families to write names with, in order of preference, and the code points that each has."""
+    installed = {font.name: font.fname for font in font_manager.fontManager.ttflist}
+    chosen = ["DejaVu Sans", *(name for name in _WIDE if name in installed)]  # the first comes with matplotlib
+    paths = {name: font_manager.findfont(name) for name in chosen}
+    return {name: frozenset(font_manager.get_font(path).get_charmap()) for name, path in paths.items()}

@@ -1,0 +1,60 @@
+"""A run's folder and `run.resume` -> the checkpoint that the run goes on from, on every rank.
+
+auto    the newest sound checkpoint of this run; other settings that matter to the weights are refused
+never   a fresh start; what the folder held goes to checkpoints/old
+PATH    that checkpoint, whatever the settings; once the run has a newer one made with them, that one
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dist_train import checkpoint
+from dist_train.checkpoint import Checkpoints
+from dist_train.progress import changes, refuse, refuse_model
+from dist_train.runs import RunFolder
+from dist_train.settings import Config
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run goes on from: a payload and the name of its file; nothing for a fresh start."""
+
+    payload: dict[str, Any] | None = None
+    where: str = ""
+    changed: tuple[str, ...] = ()
+
+
+def origin(config: Config, folder: RunFolder, checkpoints: Checkpoints) -> Origin:
+    """Rank 0 chooses. Errors: `ValueError` where the checkpoint does not fit; the folder is untouched then."""
+    wish = config.run.resume
+    if wish == "never":
+        checkpoints.cut(-1)
+        folder.cut_metrics(-1)
+        return Origin()
+    found = checkpoints.newest()
+    if wish == "auto":
+        if found is None:
+            folder.cut_metrics(-1)
+            return Origin()
+        path, payload = found
+        refuse(payload["config"], config, str(path))
+        chosen = Origin(payload, str(path))
+    elif found is not None and not changes(found[1]["config"], config):
+        chosen = Origin(found[1], str(found[0]))
+    else:
+        chosen = _given(Path(wish), config)
+        checkpoints.cut(_step(chosen) if Path(wish).resolve().parent == folder.checkpoints.resolve() else -1)
+    folder.cut_metrics(_step(chosen), keep_evaluation=True)
+    return chosen
+
+
+def _given(path: Path, config: Config) -> Origin:
+    payload = checkpoint.load(path)
+    refuse_model(payload["config"], config, str(path))
+    return Origin(payload, str(path), tuple(changes(payload["config"], config)))
+
+
+def _step(chosen: Origin) -> int:
+    assert chosen.payload is not None
+    return int(chosen.payload["progress"]["step"])

@@ -1,0 +1,143 @@
+"""A run's folder, as one writer sees it. In: configuration, records, result; out: files that others may read any time.
+
+runs/NAME/  .lock .owner  config.yaml  environment.json  metrics.jsonl  result.json  STOP  (checkpoints/ tensorboard/)
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from filelock import FileLock, Timeout
+
+from dist_train import disk, environment
+
+
+class RunFolder:
+    """One run's folder, locked from `open` to `close` (or the process's death).
+
+    open -> (read checkpoints, refuse what does not fit) -> begin -> append ... -> write_result -> close
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # an advisory lock dies with its process, so nothing is ever left to clean up
+        self._lock = FileLock(path / ".lock", timeout=0, thread_local=False)
+        self._metrics: TextIO | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def open(self) -> None:
+        """Make and lock the folder. Errors: `ValueError` where another job has it (named) or it cannot be written."""
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise ValueError(
+                    f"{self.path}: in use by {self._owner()}; wait for it or give another run.name"
+                ) from None
+            disk.replace_json(self.path / ".owner", _me())
+
+    def begin(self, config_yaml: str, facts: Mapping[str, Any] | None = None) -> None:
+        """Write config.yaml and environment.json (with `facts`: device, ranks, ...); remove STOP and result.json."""
+        with self._writing():
+            disk.replace(self.path / "config.yaml", lambda file: file.write(config_yaml.encode()))
+            disk.replace_json(self.path / "environment.json", environment.describe(facts))
+            (self.path / "result.json").unlink(missing_ok=True)  # it exists only where a run is finished
+        self.clear_stop()
+
+    def stop_requested(self) -> bool:
+        """Somebody put a file `STOP` into the folder."""
+        return (self.path / "STOP").exists()
+
+    def clear_stop(self) -> None:
+        """Remove `STOP`: it is obeyed, or it was meant for the run before."""
+        with self._writing():
+            (self.path / "STOP").unlink(missing_ok=True)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl; it is the system's when this returns, so a kill does not lose it.
+
+        Floats keep every digit (repr), so that runs compare exactly; NaN and infinities become null.
+        """
+        line = json.dumps(disk.finite(dict(record)), ensure_ascii=False)
+        with self._writing():
+            if self._metrics is None:
+                self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", newline="\n")
+            self._metrics.write(line + "\n")
+            self._metrics.flush()
+
+    def cut_metrics(self, step: int, keep_evaluation: bool = True) -> None:
+        """Keep the lines up to `step` (none: -1), in one piece; a line that is no JSON object goes too.
+
+        keep_evaluation: whether lines at exactly `step` that are not `train` stay; False where they will be repeated.
+        """
+        path = self.path / "metrics.jsonl"
+        self._close_metrics()
+        if not path.exists():
+            return
+        with self._writing():
+            lines = [line for line in path.read_bytes().splitlines() if _kept(line, step, keep_evaluation)]
+            disk.replace(path, lambda file: file.writelines(line + b"\n" for line in lines))
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json in one piece: from now on the run counts as finished."""
+        with self._writing():
+            disk.replace_json(self.path / "result.json", dict(result))
+
+    def close(self) -> None:
+        """Give the folder free."""
+        self._close_metrics()
+        self._lock.release()
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def _owner(self) -> str:
+        try:
+            owner = json.loads((self.path / ".owner").read_text(encoding="utf-8"))
+            return f"process {owner['pid']} on {owner['host']} since {owner['since']} ({owner['command']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The disk's errors as one line for the user."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ValueError(
+                f"{self.path}: the run's folder cannot be written ({reason}); give another run.dir"
+            ) from None
+
+
+def _me() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": environment.now(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def _kept(line: bytes, step: int, keep_evaluation: bool) -> bool:
+    try:
+        record = json.loads(line)
+        at = int(record["step"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    return at < step or (at == step and (keep_evaluation or record.get("kind") == "train"))

@@ -1,0 +1,152 @@
+"""A folder of WebDataset tars and its index -> a ShardSet: where each sample lies, its label, its length.
+
+Comes in: the folder. Goes out: memory-mapped rows, so opening ten million of them reads nothing but index.json and
+each tar's size; threads and ranks share one copy in the page cache.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dist_train import index
+from dist_train.index import REINDEX, find
+from dist_train.row import (
+    ACTIVITY,
+    BYTES,
+    CODECS,
+    INDEX,
+    KEY_ENDS,
+    KEYS,
+    LABEL_ENDS,
+    LABEL_IDS,
+    ROW,
+    ROWS,
+    SEGMENTS,
+    SPLITS,
+    VERSION,
+)
+from dist_train.scan import Progress
+
+__all__ = ["BYTES", "CODECS", "ROW", "SEGMENTS", "SPLITS", "ShardSet", "build", "find", "open_set"]
+
+
+@dataclass(frozen=True, eq=False)
+class ShardSet:
+    """One folder of shards. `rows` is (N,) of ROW, `activity` (N, 16) uint8; both are read-only memory maps."""
+
+    root: Path
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    rows: NDArray[np.void] = field(repr=False)
+    activity: NDArray[np.uint8] = field(repr=False)
+    fingerprint: str
+    info: dict[str, Any] = field(repr=False)
+    key_ends: NDArray[np.uint64] = field(repr=False)
+    keys: NDArray[np.uint8] = field(repr=False)
+    label_ends: NDArray[np.uint64] | None = field(repr=False, default=None)
+    label_ids: NDArray[np.int32] | None = field(repr=False, default=None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, row: int) -> str:
+        """The sample's key as WebDataset has it: the member's path up to the first dot of its base name."""
+        start, end = int(self.key_ends[row]), int(self.key_ends[row + 1])
+        return self.keys[start:end].tobytes().decode("utf-8", "surrogateescape")
+
+    def labels(self, row: int) -> NDArray[np.int32]:
+        """All class numbers of a sample, the first being the row's `label`."""
+        if self.label_ends is None or self.label_ids is None:
+            return np.array([self.rows["label"][row]], np.int32)
+        return np.asarray(self.label_ids[int(self.label_ends[row]) : int(self.label_ends[row + 1])])
+
+
+def build(path: str | Path, workers: int | None = None, progress: Progress | None = None) -> ShardSet:
+    """Index the tars of a folder and open them; `index.write` says what is refused (ValueError)."""
+    index.write(Path(path), workers, progress)
+    return open_set(path)
+
+
+def open_set(path: str | Path) -> ShardSet:
+    """Open an indexed folder of shards (or its index.json); nothing is scanned but each tar's size.
+
+    ValueError: no shards there, no index, an index of another format version or of other shards, a damaged index.
+    """
+    root, names = find(path)
+    info = read_info(root)
+    match_shards(root, names, {shard["name"]: shard["bytes"] for shard in info["shards"]})
+    count, counted = info["totals"]["samples"], sum(shard["samples"] for shard in info["shards"])
+    if count != counted:
+        raise ValueError(f"{root / INDEX}: {count} samples in all, {counted} in its shards: {REINDEX.format(root)}")
+    return map_set(root, info)
+
+
+def map_set(root: Path, info: dict[str, Any]) -> ShardSet:
+    """The set of an index.json, whatever tars are there; ValueError where a side file is absent or does not fit."""
+    count = info["totals"]["samples"]
+    multi = LABEL_ENDS in info["files"]
+    return ShardSet(
+        root=root,
+        names=tuple(shard["name"] for shard in info["shards"]),
+        classes=tuple(info["classes"]),
+        rows=load(root / ROWS, ROW, (count,)),
+        activity=load(root / ACTIVITY, np.dtype(np.uint8), (count, SEGMENTS)),
+        fingerprint=info["fingerprint"],
+        info=info,
+        key_ends=load(root / KEY_ENDS, np.dtype("<u8"), (count + 1,)),
+        keys=load_bytes(root / KEYS, info["files"][KEYS]["bytes"]),
+        label_ends=load(root / LABEL_ENDS, np.dtype("<u8"), (count + 1,)) if multi else None,
+        label_ids=load(root / LABEL_IDS, np.dtype("<i4"), (None,)) if multi else None,
+    )
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """index.json; ValueError where it is absent, broken, or of another format version."""
+    path = root / INDEX
+    try:
+        info: Any = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    except FileNotFoundError:
+        raise ValueError(f"{root}: the shards have no index: {REINDEX.format(root)}") from None
+    except ValueError:
+        raise ValueError(f"{path}: not JSON: {REINDEX.format(root)}") from None
+    if not isinstance(info, dict) or info.get("version") != VERSION:
+        found = info.get("version") if isinstance(info, dict) else None
+        raise ValueError(f"{path}: index format {found!r}, this program reads {VERSION}: {REINDEX.format(root)}")
+    if missing := {"shards", "classes", "totals", "fingerprint", "files"} - info.keys():
+        raise ValueError(f"{path}: no {', '.join(sorted(missing))} in it: {REINDEX.format(root)}")
+    return info
+
+
+def match_shards(root: Path, names: list[str], sizes: dict[str, int]) -> None:
+    """ValueError unless the folder holds the index's shards, all of them and no other, with the bytes it says."""
+    there = set(names)
+    for name, size in sizes.items():
+        path = root / name
+        if name not in there:
+            raise ValueError(f"{path}: in the index but not on disk: restore it, or {REINDEX.format(root)}")
+        if (found := path.stat().st_size) != size:
+            raise ValueError(f"{path}: {found} bytes, the index says {size}: restore it, or {REINDEX.format(root)}")
+    if extra := there - sizes.keys():
+        raise ValueError(f"{root / min(extra)}: not in the index: {REINDEX.format(root)}")
+
+
+def load(path: Path, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """A side file as a read-only memory map; ValueError unless it is as index.json says (None: any length)."""
+    try:
+        array: NDArray[Any] | None = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        array = None
+    if array is None or array.dtype != dtype or array.ndim != len(shape) or shape[0] not in (None, len(array)):
+        raise ValueError(f"{path}: absent, or does not fit {INDEX}: {REINDEX.format(path.parent)}")
+    return array
+
+
+def load_bytes(path: Path, size: int) -> NDArray[np.uint8]:
+    """A file of `size` bytes as a read-only memory map."""
+    if not path.is_file() or path.stat().st_size != size:
+        raise ValueError(f"{path}: absent, or does not fit {INDEX}: {REINDEX.format(path.parent)}")
+    return np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)

@@ -1,0 +1,129 @@
+"""Byte ranges of files -> bytes in the caller's memory. Local files today; an address of an object store is refused.
+
+Reads carry their own offset, so threads share descriptors without a lock; few files are open at a time, however many
+shards there are.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/|(pipe):", re.IGNORECASE)  # two letters at least: C:/ is a disk
+
+Read = Callable[[int, memoryview, int], int]
+"""(descriptor, buffer, offset) -> bytes read into the buffer's start; 0 at the file's end."""
+
+
+def local(name: str | Path) -> Path:
+    """The path of a local file or folder; ValueError for an address such as s3://BUCKET/x or pipe:COMMAND."""
+    match = ADDRESS.match(str(name))
+    if match is None:
+        return Path(name)
+    if match[2]:
+        raise ValueError(f"{name}: pipe: is refused, it runs a shell: copy the shards to a local folder and name that")
+    raise ValueError(
+        f"{name}: {match[1]}:// is not supported, only local paths: copy or mount the shards and name that"
+    )
+
+
+def vector_read(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Straight into the buffer."""
+    return os.preadv(descriptor, [buffer], offset)
+
+
+def copied_read(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """For systems without preadv."""
+    data = os.pread(descriptor, len(buffer), offset)
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def locked_read() -> Read:
+    """For systems without pread (Windows): the descriptor's own position is moved, by one thread at a time."""
+    lock = threading.Lock()
+
+    def read(descriptor: int, buffer: memoryview, offset: int) -> int:
+        with lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            data = os.read(descriptor, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    return read
+
+
+def system_read() -> Read:
+    """The best that this system has."""
+    if hasattr(os, "preadv"):
+        return vector_read
+    return copied_read if hasattr(os, "pread") else locked_read()
+
+
+class Descriptor:
+    """An open file that closes when nobody holds it: the cache may forget one while another thread reads it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+class Files:
+    """Files by number, opened when first read; at most `limit` stay open. Any thread may read.
+
+    ValueError for a path that is not local.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], limit: int = 256, read: Read | None = None) -> None:
+        self.paths = [local(path) for path in paths]
+        self.limit = limit
+        self.read = read or system_read()
+        self._lock = threading.Lock()
+        self._open: dict[int, Descriptor] = {}  # the longest unused first
+
+    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer with the file's bytes from `offset` on; OSError naming the file where that cannot be."""
+        self._fill(self._descriptor(file), file, offset, buffer)
+
+    def read_rows(
+        self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
+    ) -> dict[int, OSError]:
+        """`read_into` for many rows, fastest where a file's rows lie side by side; what failed, by the row's number."""
+        failed = dict[int, OSError]()
+        opened, descriptor = -1, None
+        for row, (file, offset, buffer) in enumerate(zip(files, offsets, buffers, strict=True)):
+            try:
+                if file != opened or descriptor is None:
+                    descriptor, opened = self._descriptor(file), file
+                self._fill(descriptor, file, offset, buffer)
+            except OSError as error:
+                failed[row] = error
+        return failed
+
+    def close(self) -> None:
+        """Forget all open files; a read in progress ends first, a later one opens its file again."""
+        with self._lock:
+            self._open.clear()
+
+    def _descriptor(self, file: int) -> Descriptor:
+        with self._lock:
+            descriptor = self._open.pop(file, None) or Descriptor(os.open(self.paths[file], FLAGS))
+            self._open[file] = descriptor
+            if len(self._open) > self.limit:
+                del self._open[next(iter(self._open))]
+            return descriptor
+
+    def _fill(self, descriptor: Descriptor, file: int, offset: int, buffer: memoryview) -> None:
+        try:
+            got = self.read(descriptor.number, buffer, offset)
+            while got < len(buffer) and (more := self.read(descriptor.number, buffer[got:], offset + got)):
+                got += more
+        except OSError as error:
+            raise OSError(f"{self.paths[file]}, byte {offset}: {error.strerror}") from error
+        if got < len(buffer):
+            text = f"{len(buffer)} bytes wanted, {got} are there: the shard was cut after it was indexed"
+            raise OSError(f"{self.paths[file]}, byte {offset}: {text}")

@@ -1,0 +1,219 @@
+"""Launcher's environment -> this process's rank, device and process groups; the few collectives; the agreed stop.
+
+The only file that touches `torch.distributed` (but for the DDP wrapper) and the launchers' environment variables.
+torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's own variables are the fallback.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+_PATIENCE = timedelta(days=7)  # of ranks that wait for rank 0 alone: NCCL would time out, gloo may be told not to
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among the others, as its launcher says."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    launcher: str = "python"
+
+
+@dataclass
+class World:
+    """This process among its ranks. `device` is its own; collectives are no-ops in a world of one."""
+
+    place: Place
+    device: torch.device
+    backend: str
+    threads: int
+    side: Any = None  # gloo group for host tensors
+    patient: Any = None  # gloo group for waits on work that rank 0 does alone
+    _flag: torch.Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int32))
+    _work: Any = None
+
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def size(self) -> int:
+        return self.place.size
+
+    @property
+    def first(self) -> bool:
+        return self.place.rank == 0
+
+    def add(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks, in place; device tensors by the main group, host tensors by gloo."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.side if tensor.device.type == "cpu" else None)
+        return tensor
+
+    def broadcast_bytes(self, data: bytes | None) -> bytes:
+        """Rank 0's bytes on every rank (a checkpoint, statistics)."""
+        if self.size == 1:
+            assert data is not None
+            return data
+        length = torch.tensor([len(data) if data is not None else 0])
+        dist.broadcast(length, 0, group=self.side)
+        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+        if not self.first:
+            buffer = torch.empty(int(length), dtype=torch.uint8)
+        if len(buffer):
+            dist.broadcast(buffer, 0, group=self.side)
+        return buffer.numpy().tobytes()
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 alone; every rank gets its value, or raises its `ValueError`."""
+        if self.size == 1:
+            return work()
+        box: list[Any] = [None, None]
+        if self.first:
+            try:
+                box[0] = work()
+            except ValueError as error:
+                box[1] = str(error)
+        dist.broadcast_object_list(box, 0, group=self.patient)
+        if box[1] is not None:
+            raise ValueError(box[1])
+        return box[0]  # type: ignore[no-any-return]
+
+    def collect(self, value: T) -> list[T]:
+        """Every rank's value, on every rank (small host objects)."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.side)
+        return values
+
+    def gather_rows(self, rows: torch.Tensor, sizes: list[int]) -> torch.Tensor | None:
+        """Host rows (sizes[rank], ...) of all ranks, joined by rank, on rank 0; None elsewhere."""
+        if self.size == 1:
+            return rows
+        padded = torch.zeros(max(sizes), *rows.shape[1:], dtype=rows.dtype)
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in sizes] if self.first else None
+        dist.gather(padded, parts, dst=0, group=self.side)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]) if parts else None
+
+    def wait(self) -> None:
+        """All ranks meet, on gloo: a rank may be late by hours."""
+        if self.size > 1:
+            dist.barrier(group=self.patient)
+
+    def agree(self, wish: int) -> int:
+        """Largest wish of all ranks **one call ago**: the exchange of this call overlaps the work until the next."""
+        if self.size == 1:
+            return wish
+        agreed = self.settle()
+        self._flag.fill_(wish)
+        self._work = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, group=self.side, async_op=True)
+        return agreed
+
+    def settle(self) -> int:
+        """Finish the exchange that `agree` began; its largest wish."""
+        if self._work is None:
+            return 0
+        self._work.wait()
+        self._work = None
+        return int(self._flag)
+
+    def stop(self) -> None:
+        """Leave the process groups."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place:
+    """The launcher's numbers. Errors: `ValueError` where accelerate started one process for several."""
+    get = environment.get
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        size = int(get("WORLD_SIZE", "1"))
+        launcher = "accelerate" if "ACCELERATE_MIXED_PRECISION" in environment else "torchrun"
+        local = int(get("LOCAL_RANK", "0")), int(get("LOCAL_WORLD_SIZE", get("WORLD_SIZE", "1")))
+        return Place(int(get("RANK", "0")), size, *local, launcher)
+    if get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") and "MASTER_ADDR" in environment:
+        raise ValueError(
+            "accelerate started one process for several (its CPU launcher needs MPI); use "
+            "`accelerate launch --config_file configs/accelerate/cpu.yaml -m dist_train ...` or torchrun"
+        )
+    if int(get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment:
+        nodes = int(get("SLURM_NNODES", "1"))
+        size = int(get("SLURM_NTASKS", "1"))
+        return Place(int(get("SLURM_PROCID", "0")), size, int(get("SLURM_LOCALID", "0")), -(-size // nodes), "slurm")
+    return Place()
+
+
+def place_or_first() -> Place:
+    """The launcher's numbers, or rank 0 where they are refused."""
+    try:
+        return place()
+    except ValueError:
+        return Place()
+
+
+def start(timeout: float, threads: int | None = None, deterministic: bool | None = None) -> World:
+    """Join the process group; choose device, backend and threads. `timeout`: seconds of a collective."""
+    here = place()
+    device, backend = _device(here)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = threads or max(1, cores // here.local_size)
+    torch.set_num_threads(threads)
+    _repeatable(device.type == "cpu" if deterministic is None else deterministic)
+    world = World(here, device, backend, threads)
+    if here.size > 1:
+        _join(here, device, backend, timeout)
+        world.side = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        world.patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return world
+
+
+def mixed_precision(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What `accelerate launch` was told (`bf16`, `fp16`, `no`), None without it."""
+    return environment.get("ACCELERATE_MIXED_PRECISION")
+
+
+def _device(here: Place) -> tuple[torch.device, str]:
+    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true"):
+        count = torch.cuda.device_count()
+        device = torch.device("cuda", here.local_rank % count)
+        torch.cuda.set_device(device)
+        return device, "nccl" if here.local_size <= count else "gloo"  # NCCL refuses two ranks on one GPU
+    if here.size == 1 and torch.backends.mps.is_available():
+        return torch.device("mps"), "gloo"
+    return torch.device("cpu"), "gloo"
+
+
+def _join(here: Place, device: torch.device, backend: str, timeout: float) -> None:
+    if here.launcher == "slurm":
+        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+        os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))
+    dist.init_process_group(
+        backend,
+        rank=here.rank,
+        world_size=here.size,
+        timeout=timedelta(seconds=timeout),
+        device_id=device if backend == "nccl" else None,
+    )
+
+
+def _repeatable(on: bool) -> None:
+    torch.backends.cudnn.benchmark = not on
+    if not on:
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Filling fresh memory guards against reads of uninitialised values and costs several per cent of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    warnings.filterwarnings("ignore", message=".*deterministic.*", category=UserWarning)

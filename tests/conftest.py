@@ -1,0 +1,35 @@
+"""What every test shares: where things lie, the environment of subprocesses, one compute thread."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+LAUNCHER_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    *("NNODES", "NODE_RANK", "NPROC", "LAUNCHER", "RESTARTS", "DRY", "VENV", "PYTHON", "CUDA_VISIBLE_DEVICES"),
+)
+
+torch.set_num_threads(1)  # as many test processes as cores run side by side
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Environment for a subprocess: this Python first on PATH, this checkout importable, one thread, no launcher."""
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    kept = {name: value for name, value in kept.items() if not name.startswith(("SLURM_", "PET_", "ACCELERATE_"))}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }

@@ -1,0 +1,104 @@
+"""What the pages say exists: the files, options and settings of every command, every link, every setting's default."""
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from dist_train import config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "shards/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+STARTS = (
+    "./launch.sh",
+    "python",
+    "torchrun",
+    "accelerate",
+    ".venv",
+    *("NNODES", "NPROC", "LAUNCHER", "RESTARTS", "DRY"),
+)
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def _commands() -> list[str]:
+    """Commands in fences and in back-ticks, without `NAME=value` before them."""
+    found: set[str] = set()
+    for page in PAGES:
+        fences = re.findall(r"^```[a-z]*\n(.*?)^```", _text(page), re.MULTILINE | re.DOTALL)
+        lines = [line for fence in fences for line in fence.replace("\\\n", "").splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", _text(page), flags=re.MULTILINE | re.DOTALL))
+        commands = {line.split("  #")[0].strip() for line in lines if line.startswith(STARTS)}
+        found |= {command for command in commands if " " in command}
+    return sorted(found)
+
+
+def _words(command: str) -> list[str]:
+    words = shlex.split(command, comments=True)
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    return words
+
+
+@cache
+def _help(tool: str, subcommand: str) -> str:
+    run = subprocess.run([sys.executable, ROOT / tool, subcommand, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_command_names_files_that_exist(command: str) -> None:
+    names = [
+        word for word in _words(command) if re.fullmatch(r"(\./)?(configs|tools|tests|docs)/\S+|\./launch\.sh", word)
+    ]
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("command", [line for line in _commands() if "python tools/" in line])
+def test_tool_has_the_options(command: str) -> None:
+    _, tool, *arguments = _words(command)
+    subcommand = arguments[0] if arguments and arguments[0].isalpha() else "--help"
+    text = _help(tool, subcommand)
+    assert [word for word in arguments if word.startswith("--") and word not in text] == []
+
+
+@pytest.mark.parametrize("command", [line for line in _commands() if re.search(r"\w\.\w+=", line)])
+def test_command_sets_keys_that_exist(command: str) -> None:
+    words = _words(command)
+    overrides = [word for word in words if re.match(r"[a-z]+(\.[a-z_]+)+=", word)]
+    recipes = [ROOT / word for word in words if re.fullmatch(r"configs/\w+\.yaml", word)]
+    assert config.load(recipes[0] if recipes else None, overrides)
+
+
+def test_settings_table_tells_the_defaults() -> None:
+    values = dict(config.flat(config.plain(config.load())))
+    table = re.findall(
+        r"^\| `([a-z_.]+)` \| ([^|]+) \|", _text(ROOT / "README.md").split("## Settings")[1], re.MULTILINE
+    )
+    assert len(table) > 10
+    for key, said in table:
+        override = [f"{key}={said.strip().strip('`')}"]
+        assert dict(config.flat(config.plain(config.load(None, override))))[key] == values[key], key
+
+
+def test_mentioned_settings_exist() -> None:
+    known = dict(config.flat(config.plain(config.load())))
+    sections = {key.split(".")[0] for key in known if "." in key}
+    said = {key for page in PAGES for key in re.findall(r"`([a-z]+\.[a-z_]+)(?:=[^`]*)?`", _text(page))}
+    keys = {key for key in said if key.split(".")[0] in sections and not key.endswith((".py", ".md", ".yaml", ".json"))}
+    assert {key for key in keys if key not in known and not any(name.startswith(f"{key}.") for name in known)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", _text(page)) if not link.startswith("http")]
+    recipes = re.findall(r"`(configs/[\w/]+\.(?:yaml|json))`", _text(page))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [recipe for recipe in recipes if not (ROOT / recipe).exists()] == []

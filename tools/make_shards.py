@@ -1,0 +1,206 @@
+#!/usr/bin/env python
+"""Pack recordings into WebDataset shards, index shards that anyone made, check them.
+
+python tools/make_shards.py pack recordings/ shards/mine
+python tools/make_shards.py index shards/theirs
+python tools/make_shards.py check shards/mine
+"""
+
+# Packing starts processes, and each of them reads the top of this file: what is heavy is imported where it is needed.
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dist_train.packing import Report
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+PACK = """\
+layouts of SOURCE (auto recognises them and says which):
+  folder          one folder a class, searched to any depth; train/ valid/ test/ or fold1/ fold2/ ... may lie above
+  csv             header path,label[,fold][,group][,split][,start][,end]; several labels joined with ;
+                  paths relative to the CSV; start and end, in seconds, cut the file
+  list            lines of path<TAB>label; class numbers are named by a label_list.txt beside it;
+                  a folder with train_list.txt, test_list.txt, ... gives the splits too
+  esc             ESC-10, ESC-50          urbansound8k    UrbanSound8K
+  speechcommands  Speech Commands
+
+a --classes file has one class a line, in the order of class numbers; what it does not name is dropped:
+  dog bark
+  sea <- sea waves, rain          takes two classes together (with one old name: renames it)
+  new name<TAB>old 1<TAB>old 2    the same for names that hold commas
+  # a line that starts so is a comment
+
+example:
+  python tools/make_shards.py pack ESC-50/ shards/esc50
+packs ESC-50 as it was unpacked, resampled to 16 kHz, and indexes it; train with data.shards=[shards/esc50].
+Stopped in mid-way? The same command goes on. Exit codes: 0 done, 1 more than 1 % of the recordings were unreadable
+(the rest is packed but not indexed), 2 bad input.
+"""
+INDEX = """\
+example:
+  python tools/make_shards.py index shards/theirs
+indexes tars made by anyone: audio (.wav .flac .ogg .opus .mp3 .m4a ...) beside .json, .cls or .txt. A classes.txt
+there, one class a line, fixes the order of classes. Exit codes: 0 done, 2 damage or bad input (nothing is written).
+"""
+CHECK = """\
+example:
+  python tools/make_shards.py check shards/mine
+holds every tar against its index and checksum and names each damage. Exit codes: 0 sound, 1 damage, 2 bad input.
+"""
+QUIET = 5.0  # seconds between plain lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command's exit code."""
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        return {"pack": pack, "index": index, "check": check}[options.command](options)
+    except (ValueError, OSError) as error:
+        print(f"make_shards: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("make_shards: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every option of the three commands."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def command(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+        form = argparse.RawDescriptionHelpFormatter
+        return commands.add_parser(name, help=about, description=about, epilog=epilog, formatter_class=form)
+
+    packing = command("pack", "recordings -> shards with an index", PACK)
+    packing.add_argument("source", type=Path, metavar="SOURCE", help="folder, CSV or list of recordings")
+    packing.add_argument("dest", type=Path, metavar="DEST", help="folder for the shards")
+    packing.add_argument("--layout", default="auto", help="how SOURCE is laid out (default: auto)")
+    packing.add_argument("--sample-rate", type=int, default=16000, metavar="HZ", help="(default: 16000)")
+    packing.add_argument("--channels", type=int, default=1, metavar="N", help="1: mean of all; N: first N (default: 1)")
+    packing.add_argument("--codec", default="pcm16", help="pcm16, mulaw, flac, or original: bytes as they are")
+    packing.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard (default: 256)")
+    packing.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    packing.add_argument("--folds", type=int, metavar="K", help="make K folds (default: 5 if SOURCE has none); 0: none")
+    packing.add_argument("--group", metavar="COLUMN", help="the CSV's column to take as group (speaker, recording)")
+    packing.add_argument("--group-regex", metavar="RE", help="the group, found in each path: (...) or the whole match")
+    packing.add_argument("--classes", type=Path, metavar="FILE", help="order, choice and names of classes (see below)")
+    packing.add_argument("--min-seconds", type=float, default=0, metavar="S", help="leave out shorter clips")
+    indexing = command("index", "index WebDataset tars made by anyone", INDEX)
+    checking = command("check", "hold every tar against its index and checksum", CHECK)
+    for form in (indexing, checking):
+        form.add_argument("dest", type=Path, metavar="DEST", help="folder of shards")
+        form.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    return top
+
+
+def pack(options: argparse.Namespace) -> int:
+    """Pack, then say what is there."""
+    from dist_train import packing
+
+    chosen = {name: value for name, value in vars(options).items() if name not in ("command", "source", "dest")}
+    with bar() as progress:
+        report = packing.pack(options.source, options.dest, packing.Options(**chosen), progress, say)
+    print("\n".join(summary(report)))
+    if report.indexed:
+        return 0
+    total = report.clips + len(report.unreadable) + len(report.short)
+    share = f"{len(report.unreadable)} of {total} clips are unreadable, more than 1 %"
+    remedy = f"mend or remove what {report.dest / packing.LEFT_OUT} lists and pack anew, or accept it"
+    accept = f"python tools/make_shards.py index {report.dest}"
+    print(f"make_shards: {share}: the others are packed, but not indexed; {remedy}: {accept}", file=sys.stderr)
+    return 1
+
+
+def summary(report: "Report") -> Iterator[str]:
+    """What a person wants to know of a packing, line by line."""
+    for label, left_out in (("unreadable", report.unreadable), ("too short", report.short)):
+        for name, reason in sorted(left_out)[:10]:
+            yield f"left out: {name}: {reason}"
+        if len(left_out) > 10:
+            yield f"left out: {len(left_out)} clips are {label}; all are listed in {report.dest / 'left_out.tsv'}"
+    yield "classes: " + ", ".join(f"{name} {count}" for name, count in report.classes.items())
+    for title, counts in (("folds", report.folds), ("splits", report.splits)):
+        if counts:
+            yield f"{title}: " + ", ".join(f"{name}: {count}" for name, count in counts.items())
+    kept = f" ({report.kept} were there before)" if report.kept else ""
+    content = f"{report.clips} clips, {report.seconds / 3600:.2f} hours, {len(report.classes)} classes"
+    yield f"{report.dest}: {content}, {report.shards} shards{kept}, {report.bytes / 1e6:.1f} MB, {report.elapsed:.1f} s"
+
+
+def index(options: argparse.Namespace) -> int:
+    """Index a folder of tars."""
+    from dist_train import shards
+
+    with bar() as progress:
+        found = shards.build(options.dest, options.workers, lambda done, total: progress("index", done, total))
+    print(f"{options.dest}: {len(found)} clips, {len(found.classes)} classes, {len(found.names)} shards indexed")
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Name each damage."""
+    from dist_train import check as checking
+
+    with bar() as progress:
+        damage = checking.check(options.dest, lambda done, total: progress("check", done, total), options.workers)
+    for line in damage:
+        print(line, file=sys.stderr)
+    print(f"{options.dest}: {len(damage)} damages" if damage else f"{options.dest}: sound")
+    return 1 if damage else 0
+
+
+def say(line: str) -> None:
+    """A note for people, above the bar if there is one."""
+    print(line, flush=True)
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal, a plain line every few seconds elsewhere; both tell rate and time left."""
+    if not sys.stdout.isatty():
+        yield plain()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    texts = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
+    with Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn()) as view:
+        stages: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = view.add_task(stage, total=total, rate="")
+            speed = next(task.speed for task in view.tasks if task.description == stage) or 0
+            view.update(stages[stage], completed=done, rate=f"{speed:.0f}/s")
+
+        yield show
+
+
+def plain() -> Callable[[str, int, int], None]:
+    """Lines for a log: the end of a stage is shown only if it took long."""
+    begun: dict[str, tuple[float, int]] = {}
+    last = time.monotonic()
+
+    def show(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        start, before = begun.setdefault(stage, (now, done))
+        if now - last < QUIET or done == before:
+            return
+        last = now
+        rate = (done - before) / max(now - start, 1e-9)
+        print(f"{stage}: {done} of {total}, {rate:.0f}/s, {(total - done) / rate:.0f} s left", flush=True)
+
+    return show
+
+
+if __name__ == "__main__":
+    sys.exit(main())
