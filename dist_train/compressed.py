@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dist_train.row import CODECS
 
 LEAD = {"OGG": 30}
-"""Seconds decoded before the wanted ones, by format. libsndfile 1.2.2 lands at a wrong place when it seeks into the last
-page of some Vorbis files; in all others it is exact, and a page holds less than this."""
+"""Seconds decoded before the wanted ones, by format. libsndfile 1.2.2 lands at a wrong place when it seeks into the
+last page of some Vorbis files; in all others it is exact, and a page holds less than this."""
 
 Frames = NDArray[np.int16]
 
