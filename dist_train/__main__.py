@@ -57,13 +57,14 @@ def run(config: Config) -> int:
     """Train on this rank."""
     from dist_train import demo, world  # seconds of imports that --help and --print-config do not need
     from dist_train.engine import Engine
+    from dist_train.parts import Parts
 
     here = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
     try:
         shards = Path(configuration.DEMO_SHARDS)
         if str(shards) in config.data.shards and not (shards / "index.json").exists():
             here.lead(lambda: demo.ensure(shards))
-        Engine(config, here).run()
+        Engine(Parts(config, here)).run()
     finally:
         here.stop()
     return 0

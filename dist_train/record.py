@@ -4,8 +4,9 @@ Every rank has one and calls it alike, since counts meet over ranks here; only r
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,11 @@ from dist_train.evaluate import Scores
 from dist_train.frontend import FrontBatch
 from dist_train.layers import layers
 from dist_train.log import Log
+from dist_train.parts import Parts
 from dist_train.resume import origin
 from dist_train.runs import RunFolder
+from dist_train.step import SHARED
 from dist_train.view import View
-
-if TYPE_CHECKING:
-    from dist_train.engine import Engine
 
 _MASK = 2**64 - 1
 
@@ -31,8 +31,8 @@ _MASK = 2**64 - 1
 class Record:
     """Counts since the last log line, and the files of the run."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self.engine = engine
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
         self.rate = 0.0
         self.last: FrontBatch | None = None
         self.stream = 0  # this rank's share since the last meeting
@@ -41,106 +41,107 @@ class Record:
         self.folder: RunFolder | None = None
         self.checkpoints: Checkpoints | None = None
         self.payload: dict[str, Any] | None = None  # of the checkpoint, until all ranks have it
-        self.log = Log(engine.world.first)
+        self.log = Log(parts.world.first)
         self.clock = self.saved = self.polled = time.monotonic()
         self.counted = 0  # positions at the last log line
+        self.waited = 0.0
         self.stopping = False
 
     def open(self) -> None:
         """Lock the run folder, go on from its newest checkpoint, write what the run is made of."""
-        engine = self.engine
-        where, changed, resumed = engine.world.lead(self._lock)
+        parts = self.parts
+        where, changed, resumed = parts.world.lead(self._lock)
         if resumed:
             data = checkpoint.encode(self.payload) if self.payload is not None else None
-            engine.resume(checkpoint.decode(engine.world.broadcast_bytes(data), where), where)
+            parts.resume(checkpoint.decode(parts.world.broadcast_bytes(data), where), where)
             self.payload = None
-        if engine.config.features.norm == "dataset" and engine.front.statistics is None:
-            engine.front.statistics = engine.measure()
+        if parts.config.features.norm == "dataset" and parts.front.statistics is None:
+            parts.front.statistics = parts.measure()
         self._begin(where, changed)
-        self.counted, self.clock = engine.progress.consumed, time.monotonic()
+        self.counted, self.clock = parts.progress.consumed, time.monotonic()
 
     def _lock(self) -> tuple[str, tuple[str, ...], bool]:
         """Rank 0: take the folder, choose the checkpoint. File, changed keys, whether there is one."""
-        run = self.engine.config.run
+        run = self.parts.config.run
         folder = RunFolder(Path(run.dir) / (run.name or "run"))
         folder.open()
-        checkpoints = Checkpoints(folder.checkpoints, self.engine.config.checkpoint.keep, self.log.warn)
-        chosen = origin(self.engine.config, folder, checkpoints)
+        checkpoints = Checkpoints(folder.checkpoints, self.parts.config.checkpoint.keep, self.log.warn)
+        chosen = origin(self.parts.config, self.parts.total, folder, checkpoints)
         self.folder, self.checkpoints, self.payload = folder, checkpoints, chosen.payload
         return chosen.where, chosen.changed, chosen.payload is not None
 
     def _begin(self, where: str, changed: tuple[str, ...]) -> None:
-        engine, progress, world = self.engine, self.engine.progress, self.engine.world
+        parts, progress, world = self.parts, self.parts.progress, self.parts.world
         if self.folder is None:
             return
-        text = configuration.dump(engine.config)
-        self.folder.begin(text, engine.facts())
-        self.log.open(self.folder, engine.config.log.tensorboard, progress.step if where else None)
+        text = configuration.dump(parts.config)
+        self.folder.begin(text, parts.facts())
+        self.log.open(self.folder, parts.config.log.tensorboard, progress.step if where else None)
         self.log.config(text)
-        self.log.layer_table(layers(engine.model, (engine.front.frame_count, engine.front.bins)))
-        view = engine.views.train
+        self.log.layer_table(layers(parts.model, (parts.front.frame_count, parts.front.bins)))
+        view = parts.views.train
         self.log.message(
             f"{len(view)} clips of {len(view.classes)} classes in {len(view.files)} shards; {world.size} ranks on "
             f"{world.device.type} ({world.backend}), {world.threads} threads each; run folder {self.folder.path}"
         )
         if view.left_out:
-            shortest = engine.config.audio.min_seconds
+            shortest = parts.config.audio.min_seconds
             self.log.message(f"{view.left_out} clips under audio.min_seconds={shortest:g} are left out of training")
         if where:
             self.log.message(f"goes on from {where}: step {progress.step}, {progress.consumed} clips consumed")
         for text in changed:
             self.log.message(f"changed: {text}")
-        self.log.begin(progress.consumed, engine.total, progress.samples)
+        self.log.begin(progress.consumed, parts.total, progress.samples)
 
     def delivered(self, raw: NDArray[np.void], bad: list[tuple[int, str]]) -> None:
         """What the reader delivered for one group: its ids enter the checksum of the stream."""
         self.stream = (self.stream + order.stream_hash(raw["id"], raw["position"])) & _MASK
         self.bad.update(bad)
 
-    def step_done(self) -> None:
-        """Log line, if one is due."""
-        engine = self.engine
-        done = engine.progress.consumed >= engine.total
-        if engine.progress.step % engine.config.log.every == 0 or done:
-            self._line()
+    def step_done(self, waited: float) -> None:
+        """Log line, if one is due. `waited`: seconds that this rank has waited for data, in all."""
+        parts = self.parts
+        done = parts.progress.consumed >= parts.total
+        if parts.progress.step % parts.config.log.every == 0 or done:
+            self._line(waited)
         else:
-            self.log.tick(engine.progress.consumed)
+            self.log.tick(parts.progress.consumed)
 
     def meet(self) -> None:
         """Bring `progress.stream` and `progress.bad` up to date on all ranks. Errors: too many bad samples."""
-        engine, progress = self.engine, self.engine.progress
+        parts, progress = self.parts, self.parts.progress
         counts = torch.tensor([_signed(self.stream), len(self.bad)], dtype=torch.int64)
-        engine.world.add(counts)
+        parts.world.add(counts)
         progress.stream = (progress.stream + int(counts[0])) & _MASK
         self.stream = 0
         if int(counts[1]) == 0:
             return
         known = set(progress.bad)
-        found = {number: why for part in engine.world.collect(self.bad) for number, why in part.items()}
+        found = {number: why for part in parts.world.collect(self.bad) for number, why in part.items()}
         self.bad = {}
         for number in sorted(set(found) - known):
-            self.log.warn(f"bad sample {engine.views.train.key(number)}: {found[number]}; it is given weight 0")
+            self.log.warn(f"bad sample {parts.views.train.key(number)}: {found[number]}; it is given weight 0")
         progress.bad = sorted(known | set(found))
-        limit = max(10, engine.config.data.max_bad * progress.samples)
+        limit = max(10, parts.config.data.max_bad * progress.samples)
         if len(progress.bad) > limit:
             raise ValueError(
                 f"{len(progress.bad)} bad samples, more than data.max_bad allows ({limit:.0f}); the last: "
-                f"{engine.views.train.key(progress.bad[-1])}; check the shards (tools/make_shards.py check)"
+                f"{parts.views.train.key(progress.bad[-1])}; check the shards (tools/make_shards.py check)"
             )
 
-    def _line(self) -> None:
-        engine, progress = self.engine, self.engine.progress
+    def _line(self, waited: float) -> None:
+        parts, progress = self.parts, self.parts.progress
         self.meet()
-        sums = engine.step.sums.clone()
-        engine.world.add(sums[:3])
+        sums = parts.step.sums.clone()
+        parts.world.add(sums[:SHARED])
         loss, right, weight, skipped, in_row, norm = sums.tolist()
-        engine.step.sums[:4] = 0
-        if in_row > engine.config.optim.max_skipped:
+        parts.step.sums[:4] = 0
+        if in_row > parts.config.optim.max_skipped:
             raise ValueError(
                 f"the gradient was not finite in {int(in_row)} steps in a row (step {progress.step}); lower optim.lr, "
                 "set optim.clip, or precision=fp32"
             )
-        now, feed = time.monotonic(), engine.feed
+        now = time.monotonic()
         seconds, clips = max(1e-9, now - self.clock), progress.consumed - self.counted
         record: dict[str, Any] = {
             "kind": "train",
@@ -152,37 +153,37 @@ class Record:
             "lr": self.rate,
             "stream": f"{progress.stream:016x}",
             "clips_per_second": clips / seconds,
-            "audio_per_second": clips * engine.config.audio.seconds / seconds,
-            "data_wait": feed.waited / seconds,
+            "audio_per_second": clips * parts.config.audio.seconds / seconds,
+            "data_wait": (waited - self.waited) / seconds,
             "bad_samples": len(progress.bad),
             "grad_norm": norm,
             "skipped": int(skipped),
         }
-        if engine.world.device.type == "cuda":
+        if parts.world.device.type == "cuda":
             record["peak_memory"] = torch.cuda.max_memory_allocated() / 2**30
-        feed.waited, self.clock, self.counted = 0.0, now, progress.consumed
+        self.waited, self.clock, self.counted = waited, now, progress.consumed
         self.log.train(record)
 
     def scored(self, kind: str, view: View, scores: Scores | None) -> None:
         """Scores of an evaluation (rank 0 has them)."""
         if scores is None:
             return
-        progress = self.engine.progress
+        progress = self.parts.progress
         self.found[kind] = scores
         for number, why in scores.bad:
             self.log.warn(f"bad clip {view.key(number)} of the {kind} set counts as wrong: {why}")
         record = {"kind": kind, "step": progress.step, "consumed": progress.consumed, "epoch": progress.epoch}
         self.log.eval({**record, **scores.values, "clips": scores.clips, "bad_samples": len(scores.bad)})
-        if kind == "eval" or self.engine.views.evaluation is None:
-            self.log.confusion(scores.confusion, self.engine.views.train.classes, progress.step)
+        if kind == "eval" or self.parts.views.evaluation is None:
+            self.log.confusion(scores.confusion, self.parts.views.train.classes, progress.step)
 
     def choose(self) -> None:
         """Keep the state of a new best score on the validation set."""
-        engine, progress = self.engine, self.engine.progress
-        if engine.views.valid is None:
+        parts, progress = self.parts, self.parts.progress
+        if parts.views.valid is None:
             return
-        metric = engine.config.evaluation.metric
-        value = engine.world.lead(lambda: self.found["valid"].values[metric])
+        metric = parts.config.evaluation.metric
+        value = parts.world.lead(lambda: self.found["valid"].values[metric])
         if progress.best_value is None or value > progress.best_value:
             progress.best_value, progress.best_step = value, progress.step
             self.save(hold=True)
@@ -193,8 +194,9 @@ class Record:
         """A checkpoint of now, written in the background. `hold`: it stays until another is the best."""
         self.meet()
         self.saved = time.monotonic()
+        sums = self.parts.world.add(self.parts.step.sums[:SHARED].clone())
         if self.checkpoints is not None:
-            self.checkpoints.save(self.engine.progress.step, self.engine.payload(), hold)
+            self.checkpoints.save(self.parts.progress.step, self.parts.payload(sums), hold)
 
     def stop_wanted(self) -> bool:
         """STOP lies in the run folder (looked at once a second, by rank 0)."""
@@ -206,7 +208,7 @@ class Record:
 
     def save_due(self) -> bool:
         """Minutes since the last checkpoint are over (on rank 0's clock)."""
-        minutes = self.engine.config.checkpoint.every_minutes
+        minutes = self.parts.config.checkpoint.every_minutes
         return self.folder is not None and minutes is not None and time.monotonic() - self.saved >= 60 * minutes
 
     def stopped(self) -> None:
@@ -214,18 +216,18 @@ class Record:
         if self.folder is not None and self.checkpoints is not None:
             self.checkpoints.wait()
             self.folder.clear_stop()
-            step = self.engine.progress.step
+            step = self.parts.progress.step
             self.log.message(f"stopped and saved at step {step} in {self.folder.path}; the same command goes on")
 
-    def finish(self) -> None:
+    def finish(self, stop: Callable[[], bool]) -> None:
         """result.json: the score of the final model, and of the best one where a validation set chose it."""
-        engine, progress = self.engine, self.engine.progress
-        best = self._best()
+        parts, progress = self.parts, self.parts.progress
+        best = self._best(stop)
         if self.folder is None or self.checkpoints is None:
             return
         self.checkpoints.wait()
         scores = self.found.get("eval") or self.found.get("valid")
-        metric = engine.config.evaluation.metric
+        metric = parts.config.evaluation.metric
         result: dict[str, Any] = {"metric": metric, "value": scores.values[metric] if scores else None}
         result |= scores.values if scores else {}
         result |= {"set": "eval" if "eval" in self.found else "valid" if scores else None}
@@ -235,7 +237,7 @@ class Record:
             "clips": scores.clips if scores else 0,
         }
         result |= {"checkpoint": f"step-{progress.step:08d}.pt", "stream": f"{progress.stream:016x}"}
-        result |= {"classes": list(engine.views.train.classes), "bad_samples": len(progress.bad)}
+        result |= {"classes": list(parts.views.train.classes), "bad_samples": len(progress.bad)}
         result |= {"confusion": scores.confusion.tolist() if scores else None}
         result |= {"valid": self.found["valid"].values} if "valid" in self.found else {}
         result |= {"best": best} if best else {}
@@ -243,17 +245,17 @@ class Record:
         score = f"{metric} {scores.values[metric]:.4f} on {scores.clips} clips" if scores else "no evaluation set"
         self.log.message(f"finished: {score} (final model, step {progress.step}); the run lies in {self.folder.path}")
 
-    def _best(self) -> dict[str, Any] | None:
+    def _best(self, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Scores on the evaluation set of the checkpoint that the validation set chose."""
-        engine, progress = self.engine, self.engine.progress
-        if engine.views.valid is None or progress.best_step is None:
+        parts, progress = self.parts, self.parts.progress
+        if parts.views.valid is None or progress.best_step is None:
             return None
         best: dict[str, Any] = {"step": progress.best_step, "valid": progress.best_value}
-        if engine.views.evaluation is None:
+        if parts.views.evaluation is None:
             return best
         scores = self.found.get("eval")
         if progress.best_step != progress.step:
-            scores = engine.score_saved(self._load_best)
+            scores = parts.score_saved(self._load_best, stop)
         return best | (scores.values if scores is not None else {})
 
     def _load_best(self) -> bytes:

@@ -25,8 +25,11 @@ class Origin:
     changed: tuple[str, ...] = ()
 
 
-def origin(config: Config, folder: RunFolder, checkpoints: Checkpoints) -> Origin:
-    """Rank 0 chooses. Errors: `ValueError` where the checkpoint does not fit; the folder is untouched then."""
+def origin(config: Config, total: int, folder: RunFolder, checkpoints: Checkpoints) -> Origin:
+    """Rank 0 chooses; metrics.jsonl is cut at the checkpoint. `total`: positions of the whole run.
+
+    Errors: `ValueError` where the checkpoint does not fit; the folder is untouched then.
+    """
     wish = config.run.resume
     if wish == "never":
         checkpoints.cut(-1)
@@ -40,12 +43,15 @@ def origin(config: Config, folder: RunFolder, checkpoints: Checkpoints) -> Origi
         path, payload = found
         refuse(payload["config"], config, str(path))
         chosen = Origin(payload, str(path))
+        checkpoints.cut(_step(chosen))  # broken files of later steps
     elif found is not None and not changes(found[1]["config"], config):
         chosen = Origin(found[1], str(found[0]))
     else:
         chosen = _given(Path(wish), config)
         checkpoints.cut(_step(chosen) if Path(wish).resolve().parent == folder.checkpoints.resolve() else -1)
-    folder.cut_metrics(_step(chosen), keep_evaluation=True)
+    state = payload_of(chosen)["progress"]
+    repeated = state["consumed"] >= total or state["evaluated_step"] != state["step"]
+    folder.cut_metrics(_step(chosen), keep_evaluation=not repeated)
     return chosen
 
 
@@ -55,6 +61,11 @@ def _given(path: Path, config: Config) -> Origin:
     return Origin(payload, str(path), tuple(changes(payload["config"], config)))
 
 
-def _step(chosen: Origin) -> int:
+def payload_of(chosen: Origin) -> dict[str, Any]:
+    """The payload of an origin that has one."""
     assert chosen.payload is not None
-    return int(chosen.payload["progress"]["step"])
+    return chosen.payload
+
+
+def _step(chosen: Origin) -> int:
+    return int(payload_of(chosen)["progress"]["step"])

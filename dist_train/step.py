@@ -20,7 +20,8 @@ from dist_train.order import key
 from dist_train.settings import Config
 from dist_train.world import World
 
-SUMS = ("loss", "correct", "weight", "skipped", "skipped_in_row", "norm")
+SUMS = ("loss", "correct", "weight", "skipped", "skipped_in_row", "norm")  # since the last log line
+SHARED = 3  # of them are of this rank's samples; the others are equal on all ranks
 
 
 class Step:
@@ -103,7 +104,7 @@ class Step:
         loss_B = torch.where(batch.weight_B > 0, loss_B * batch.weight_B, 0.0)
         with torch.no_grad():
             right = ((logits_BC.argmax(1) == batch.label_B) * batch.weight_B).sum()
-            self.sums[:3] += torch.stack([loss_B.sum(), right, batch.weight_B.sum()]).to(self.sums.dtype)
+            self.sums[:SHARED] += torch.stack([loss_B.sum(), right, batch.weight_B.sum()]).to(self.sums.dtype)
         return loss_B.sum() * (self.world.size / size) * self.scale.to(loss_B.dtype)
 
     def _idle(self) -> None:
@@ -138,7 +139,7 @@ class Step:
             "scale": self.scale,
             "growth": self.growth,
             "steps": self.steps,
-            "skipped_in_row": self.sums[4],
+            "skipped": self.sums[SHARED:],
         }
 
     def weights(self) -> tuple[dict[str, Tensor], list[Tensor] | None]:
@@ -159,7 +160,7 @@ class Step:
         self.scale.copy_(state["scale"])
         self.growth.copy_(state["growth"])
         self.steps = int(state["steps"])
-        self.sums[4] = float(state["skipped_in_row"])
+        self.sums[SHARED:] = state["skipped"].to(self.sums)
 
     @torch.no_grad()
     def _clip(self) -> Tensor:

@@ -1,0 +1,148 @@
+"""Configuration -> what a run is made of, on one rank: data views, front end, model, step, progress.
+
+Everything here is equal on all ranks at all times; `engine` moves it, `record` writes it down.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dist_train import checkpoint, models, order
+from dist_train import config as configuration
+from dist_train.evaluate import Scores, clip_windows, evaluate
+from dist_train.feed import Views, views
+from dist_train.frontend import FrontEnd
+from dist_train.norm import statistics
+from dist_train.progress import Progress
+from dist_train.reader import Reader
+from dist_train.settings import Config
+from dist_train.step import SHARED, Step
+from dist_train.storage import Files
+from dist_train.view import View
+from dist_train.world import World, mixed_precision
+
+_MEASURED = 20_000  # clips whose frames give features.norm=dataset its statistics
+
+
+class Parts:
+    """The parts of one run on one rank."""
+
+    def __init__(self, config: Config, world: World) -> None:
+        """Errors: `ValueError` for shards, folds, sizes or settings that do not fit."""
+        self.config, self.world = config, world
+        self.views: Views = views(config)
+        self.half = precision(config, world)
+        wide = torch.float64 if config.precision == "fp64" else torch.float32
+        self.front = FrontEnd(
+            config.audio, config.augment, config.features, seed=config.run.seed, device=world.device, dtype=wide
+        )
+        self.model = network(config, self.front.bins, len(self.views.train.classes), world, wide)
+        self.step = Step(self.model, config, world, self.half, (self.front.frame_count, self.front.bins))
+        train, data = self.views.train, config.data
+        self.progress = Progress(
+            config.run.seed, train.digest, len(train), data.lanes, data.shuffle_window, data.micro_batch
+        )
+        self.total = len(train) * config.run.epochs
+        if config.run.max_steps is not None:
+            self.total = min(self.total, config.run.max_steps * data.batch_size)
+
+    def score(self, view: View, stop: Callable[[], bool]) -> Scores | None:
+        """Scores of a view by the averaged weights where there are any, on rank 0; None where `stop` said so."""
+        average = self.step.average
+        if average is not None:
+            average.swap()
+        try:
+            return evaluate(self.model, view, self.config, self.front, self.world, stop)
+        finally:
+            if average is not None:
+                average.swap()
+
+    def score_saved(self, read: Callable[[], bytes], stop: Callable[[], bool]) -> Scores | None:
+        """Scores on the evaluation set of a checkpoint that rank 0 reads; the live weights come back after."""
+        assert self.views.evaluation is not None
+        payload = checkpoint.decode(self.world.broadcast_bytes(read() if self.world.first else None), "best checkpoint")
+        kept = self.step.weights()
+        self.step.take(payload["step"]["model"], payload["step"]["ema"])
+        scores = self.score(self.views.evaluation, stop)
+        self.step.take(*kept)
+        return scores
+
+    def measure(self) -> torch.Tensor:
+        """Mean and deviation (2, bins) of the training view's features (features.norm=dataset): evenly spaced clips, at
+        most 20,000, their frames counted in exact integers, so the same for any number of ranks."""
+        view, world = self.views.train, self.world
+        ids = np.unique(np.linspace(0, len(view) - 1, min(len(view), _MEASURED)).astype(np.int64))
+        mine = ids[len(ids) * world.rank // world.size : len(ids) * (world.rank + 1) // world.size]
+        reader = Reader(Files(view.files), clip_windows(view, mine, self.config), self.config.data.threads, 4, False)
+        try:
+            return statistics(world.add(self.front.sums(reader)))
+        finally:
+            reader.close()
+
+    def payload(self, sums: torch.Tensor) -> dict[str, Any]:
+        """All that a checkpoint holds, plain tensors and numbers. `sums`: of all ranks, since the last log line."""
+        return {
+            "progress": self.progress.state(),
+            "step": self.step.state(),
+            "sums": sums,
+            "statistics": self.front.statistics,
+            "config": configuration.plain(self.config),
+            "classes": list(self.views.train.classes),
+        }
+
+    def resume(self, payload: dict[str, Any], where: str) -> None:
+        """Go on from a payload. Errors: `ValueError` where it belongs to other data, another order or another model."""
+        self.progress.resume(payload["progress"], where)
+        self.step.load(payload["step"])
+        self.front.statistics = payload["statistics"]
+        if self.world.first:
+            self.step.sums[:SHARED] = payload["sums"].to(self.step.sums)
+
+    def facts(self) -> dict[str, Any]:
+        """What environment.json says of the world."""
+        place, device = self.world.place, self.world.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        precise = str(self.half or next(self.model.parameters()).dtype).removeprefix("torch.")
+        return {
+            "launcher": place.launcher,
+            "ranks": place.size,
+            "local_ranks": place.local_size,
+            "device": name,
+            "backend": self.world.backend,
+            "threads": self.world.threads,
+            "precision": precise,
+        }
+
+
+def precision(config: Config, world: World) -> torch.dtype | None:
+    """The autocast type, or None for fp32 and fp64."""
+    name = config.precision
+    if name == "auto":
+        native = world.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = {"bf16": "bf16", "fp16": "fp16", "no": "fp32"}.get(mixed_precision() or "", "bf16" if native else "fp32")  # type: ignore[assignment]
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+
+
+def network(config: Config, bins: int, classes: int, world: World, wide: torch.dtype) -> nn.Module:
+    """The model with its initial weights, the same on all ranks, on the device."""
+    torch.manual_seed(order.key(config.run.seed, 4) >> 1)
+    settings = config.model
+    model = models.build(
+        settings.name, bins, classes, channels=settings.channels, embedding=settings.embedding, pooling=settings.pooling
+    )
+    model = model.to(world.device, wide)
+    if config.compile:
+        compiled(model)
+    return model
+
+
+def compiled(model: nn.Module) -> None:
+    """Compile in place. Errors: `ValueError` where no C++ compiler is found, before minutes are spent."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")):
+        raise ValueError("compile=true: no C++ compiler found (g++ or clang++); install one or set compile=false")
+    model.compile(dynamic=False)
