@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from dist_train import presets
 from dist_train.settings import Config
 
 DEMO_SHARDS = "shards/demo"
@@ -74,6 +75,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Confi
 def check(values: dict[str, Any], where: str) -> Config:
     """Plain values -> Config. Errors: `ValueError` with the key, what is wrong, and the nearest key or the range."""
     _known(values, Config, "", where)
+    values = presets.filled(values)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:

@@ -123,4 +123,6 @@ class Engine:
                 signal.signal(getattr(signal, name), self._hear)
 
     def _hear(self, number: int, frame: object) -> None:
+        if self.asked:  # a second Ctrl-C does not wait for the step
+            signal.signal(number, signal.SIG_DFL)
         self.asked = True

@@ -95,7 +95,7 @@ def clip_windows(view: View, ids: NDArray[np.int64], config: Config) -> Iterator
     for start in range(0, len(ids), _CLIPS):
         some = ids[start : start + _CLIPS]
         if settings.clip == "windows":
-            kept.append(eval_windows(view.rows(some), some, config.audio))
+            kept.append(eval_windows(view.rows(some), some, config.audio, settings.hop))
         else:
             kept.append(full_windows(view.rows(some), some, config.audio, settings.max_seconds))
     plan = np.concatenate(kept)

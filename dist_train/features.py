@@ -10,7 +10,6 @@ squares, the mel bank a few dense blocks. A frame never touches samples past the
 """
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,51 +20,6 @@ from dist_train.settings import Audio, Features
 EPSILON = torch.finfo(torch.float32).eps  # Kaldi's floor under the logarithm, in float64 as well
 CPU_ROWS, GPU_ROWS = 4, 256  # rows at once: a CPU's cache, a GPU's memory
 BLOCKS = 3  # of the mel bank on the CPU: a third of the multiplications
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # compute-fbank-feats with its defaults
-    "kaldi": {"features": {"bins": 23, "norm": "none", "waveform_scale": 32768.0, "dither": 1.0}},
-    # AudioClassification-Pytorch: level of each clip to -20 dB, Fbank of [-1, 1], mean removed
-    "macls": {"audio": {"target_db": -20.0}, "features": {"bins": 80, "norm": "cmn"}},
-    # 3D-Speaker: FBank(80, mean_nor=True)
-    "3dspeaker": {"features": {"bins": 80, "norm": "cmn"}},
-    # WeSpeaker: int16 scale, hamming, dither 1
-    "wespeaker": {
-        "features": {"bins": 80, "norm": "cmn", "window": "hamming", "waveform_scale": 32768.0, "dither": 1.0}
-    },
-}
-_COMMON = {
-    "audio": {"sample_rate": 16000, "channels": "mono", "target_db": None},
-    "features": {
-        "name": "fbank",
-        "window": "povey",
-        "frame_length": 25.0,
-        "frame_shift": 10.0,
-        "low_freq": 20.0,
-        "high_freq": 0.0,
-        "preemphasis": 0.97,
-        "waveform_scale": 1.0,
-        "dither": 0.0,
-    },
-}
-
-
-def preset(name: str) -> dict[str, dict[str, Any]]:
-    """Every key of `audio` and `features` that the named system fixes. ValueError, naming the known, for another."""
-    if name not in PRESETS:
-        raise ValueError(f"features.preset={name} is not known; choose one of: {', '.join(PRESETS)}")
-    return {section: keys | PRESETS[name].get(section, {}) for section, keys in _COMMON.items()}
-
-
-def with_preset(audio: Audio, features: Features) -> tuple[Audio, Features]:
-    """Both sections as `features.preset` fixes them; unchanged without one. ValueError at another sample rate."""
-    if features.preset is None:
-        return audio, features
-    keys = preset(features.preset)
-    rate = keys["audio"]["sample_rate"]
-    if audio.sample_rate != rate:
-        raise ValueError(f"features.preset={features.preset} is a front end of {rate} Hz; set audio.sample_rate={rate}")
-    return audio.model_copy(update=keys["audio"]), features.model_copy(update=keys["features"])
 
 
 class Fbank:

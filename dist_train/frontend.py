@@ -20,7 +20,7 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from dist_train import augment as change
 from dist_train.decode import Rows, decode, to_device
-from dist_train.features import Fbank, with_preset
+from dist_train.features import Fbank
 from dist_train.norm import frame_sums, normalise
 from dist_train.order import uniform
 from dist_train.payload import RawBatch
@@ -62,7 +62,7 @@ class FrontEnd:
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.audio, self.features = with_preset(audio, features)
+        self.audio, self.features = audio, features
         self.augment, self.seed = augment, seed
         self.device, self.dtype = torch.device(device), dtype
         self.fbank = Fbank(self.audio, self.features, self.device, dtype)

@@ -45,6 +45,7 @@ class Record:
         self.clock = self.saved = self.polled = time.monotonic()
         self.counted = 0  # positions at the last log line
         self.waited = 0.0
+        self.shown = False
         self.stopping = False
 
     def open(self) -> None:
@@ -163,6 +164,18 @@ class Record:
             record["peak_memory"] = torch.cuda.max_memory_allocated() / 2**30
         self.waited, self.clock, self.counted = waited, now, progress.consumed
         self.log.train(record)
+        self._show()
+
+    def _show(self) -> None:
+        """Once: a few training windows as they reach the model, to look at and to listen to."""
+        parts, count = self.parts, self.parts.config.log.examples
+        batch, self.last = self.last, None
+        if self.shown or batch is None or not count or self.folder is None or not parts.config.log.tensorboard:
+            return
+        self.shown = True
+        labels = [parts.views.train.classes[number] for number in batch.label_B[:count].tolist()]
+        self.log.pictures(batch.feat_BTF[:count].float().cpu(), labels, parts.progress.step)
+        self.log.clips(batch.wave_BT[:count].float().cpu(), parts.front.audio.sample_rate, labels, parts.progress.step)
 
     def scored(self, kind: str, view: View, scores: Scores | None) -> None:
         """Scores of an evaluation (rank 0 has them)."""

@@ -132,6 +132,7 @@ class World:
     def stop(self) -> None:
         """Leave the process groups."""
         if self.size > 1 and dist.is_initialized():
+            self._work = None
             dist.destroy_process_group()
 
 

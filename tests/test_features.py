@@ -11,9 +11,11 @@ import torch
 import torchaudio
 from clips import index_rows, raw_batch, sound
 
-from dist_train.features import PRESETS, Fbank, preset
+from dist_train.config import check
+from dist_train.features import Fbank
 from dist_train.frontend import FrontEnd
 from dist_train.norm import frame_sums, normalise, statistics
+from dist_train.presets import PRESETS, preset
 from dist_train.settings import Audio, Augment, Features, Mixup, SpecAugment
 from dist_train.window import eval_windows, full_windows, train_windows
 
@@ -264,7 +266,8 @@ def test_bad_rows_keep_weight_zero() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_set_a_whole_front_end(name: str) -> None:
-    front = FrontEnd(Audio(seconds=0.5), Augment(), Features(preset=name, bins=33), seed=0, device="cpu")
+    config = check({"audio": {"seconds": 0.5}, "features": {"preset": name}}, "test")
+    front = FrontEnd(config.audio, config.augment, config.features, seed=0, device="cpu")
     assert front.bins == (23 if name == "kaldi" else 80)
     batch = scored(front, [0.1 * sound(8000)])
     assert torch.isfinite(batch.feat_BTF).all()
@@ -304,5 +307,5 @@ def test_settings_that_make_no_frame() -> None:
         make(Features(name="mfcc", ceps=90))
     with pytest.raises(ValueError, match=r"frame_shift=0.01 ms"):
         make(Features(frame_shift=0.01))
-    with pytest.raises(ValueError, match=r"preset=macls .*set audio.sample_rate=16000"):
-        make(Features(preset="macls"), Audio(sample_rate=8000))
+    with pytest.raises(ValueError, match=r"audio.sample_rate: features.preset=macls fixes it to 16000"):
+        check({"audio": {"sample_rate": 8000}, "features": {"preset": "macls"}}, "test")

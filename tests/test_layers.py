@@ -90,7 +90,7 @@ def test_pure_files_know_nothing_of_ours(name: str) -> None:
 
 
 def test_config_knows_only_the_settings() -> None:
-    assert _reach("config") <= {"settings"}
+    assert _reach("config") <= {"settings", "presets"}
 
 
 @pytest.mark.parametrize("name", _inside("models"))

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from dist_train import demo
 
 
@@ -27,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"make_demo: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("make_demo: stopped; nothing is left behind", file=sys.stderr)
+        return 130
     clips = [path.stat().st_size for path in (options.dest / "audio").iterdir()]
     print(f"{len(clips)} clips, {sum(clips) / 1e6:.0f} MB in {options.dest}; the labels are in table.csv")
     return 0

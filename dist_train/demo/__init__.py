@@ -42,20 +42,26 @@ def generate(
     progress: called with recordings done and to do. Raises ValueError for a full folder or a bad number.
     """
     if recordings < 1 or recordings % (FOLDS * len(SOURCES)):
-        raise ValueError(f"recordings={recordings}: not a multiple of {FOLDS * len(SOURCES)} (classes x folds); try 400")
+        raise ValueError(
+            f"recordings={recordings}: not a multiple of {FOLDS * len(SOURCES)} (classes x folds); try 400"
+        )
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise ValueError(f"{dest} is there and not an empty folder; name another one or delete it")
     (dest / "audio").mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    with ThreadPoolExecutor() as threads:  # numpy and soundfile let go of the interpreter's lock
-        jobs = threads.map(lambda index: record(dest, index, seed), range(recordings))
-        for done, clips in enumerate(jobs, 1):
-            rows += clips
-            progress(done, recordings)
-    write_table(dest / "table.csv", rows)
+    try:
+        with ThreadPoolExecutor() as threads:  # numpy and soundfile let go of the interpreter's lock
+            jobs = threads.map(lambda index: record(dest, index, seed), range(recordings))
+            for done, clips in enumerate(jobs, 1):
+                rows += clips
+                progress(done, recordings)
+        write_table(dest / "table.csv", rows)
+    except BaseException:  # a full disk, Ctrl-C: the folder must be empty for the next try
+        shutil.rmtree(dest / "audio", ignore_errors=True)
+        raise
 
 
-def ensure(shards: Path, progress: Progress = lambda stage, done, total: None) -> None:
+def ensure(shards: Path, recordings: int = 400, progress: Progress = lambda stage, done, total: None) -> None:
     """Make the demo's shards at `shards` unless their index is there; a second process waits, then finds them.
 
     They appear at once and complete, by a rename. ValueError if something else lies at `shards`.
@@ -68,13 +74,21 @@ def ensure(shards: Path, progress: Progress = lambda stage, done, total: None) -
             raise ValueError(f"{shards} is no shard set and not empty: delete it, or set data.shards to another folder")
         building = shards.parent / f".{shards.name}.building"
         shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
-        generate(building / "source", progress=lambda done, total: progress("synthesis", done, total))
-        options = packing.Options(layout="csv", shard_mb=SHARD_MB)
-        packing.pack(building / "source/table.csv", building / "shards", options, progress)
-        if shards.exists():
-            shards.rmdir()
-        (building / "shards").rename(shards)
-        shutil.rmtree(building)
+        try:
+            build(building, recordings, progress)
+            if shards.exists():
+                shards.rmdir()
+            (building / "shards").rename(shards)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def build(folder: Path, recordings: int, progress: Progress) -> None:
+    """Recordings in `folder`/source, their shards in `folder`/shards."""
+    generate(folder / "source", 0, recordings, lambda done, total: progress("synthesis", done, total))
+    # One worker is this process: spawned ones would run the caller's main file again, be it a notebook or torchrun's.
+    options = packing.Options(layout="csv", shard_mb=SHARD_MB, workers=1)
+    packing.pack(folder / "source/table.csv", folder / "shards", options, progress)
 
 
 def record(dest: Path, index: int, seed: int) -> list[Row]:
@@ -116,7 +130,9 @@ def ogg_with_serial(data: bytes, serial: int) -> bytes:
     while at < len(data):
         table = data[at + 27 : at + 27 + data[at + 26]]
         end = at + 27 + len(table) + sum(table)
-        page = data[at : at + 14] + serial.to_bytes(4, "little") + data[at + 18 : at + 22] + bytes(4) + data[at + 26 : end]
+        page = (
+            data[at : at + 14] + serial.to_bytes(4, "little") + data[at + 18 : at + 22] + bytes(4) + data[at + 26 : end]
+        )
         pages.append(page[:22] + ogg_checksum(page).to_bytes(4, "little") + page[26:])
         at = end
     return b"".join(pages)

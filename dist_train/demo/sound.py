@@ -76,13 +76,13 @@ def tone(pitch: Wave, rate: int, response: Response, harmonics: int = 60) -> Wav
     """
     highest = int(min(harmonics, max(1, 0.45 * rate // pitch.max())))
     weights = np.zeros(TABLE // 2 + 1, complex)
-    order = np.arange(1, highest + 1)
+    order = np.arange(1.0, highest + 1)
     # Schroeder's phases keep the crest low, as a horn's or a voice's is.
     weights[1 : highest + 1] = response(order * float(pitch.mean())) * np.exp(-1j * np.pi * order**2 / highest)
     table = np.fft.irfft(weights, TABLE)
     phase = np.cumsum(pitch) / rate
     wave = np.interp((phase % 1) * TABLE, np.arange(TABLE + 1), np.append(table, table[0]))
-    return wave / rms(wave)
+    return np.asarray(wave / rms(wave))
 
 
 def struck(times: Wave, sizes: Wave, kernel: Wave, count: int, rate: int) -> Wave:

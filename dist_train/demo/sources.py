@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from .sound import Wave, band, curve, formants, gate, noise, ringing, shaped, struck, tone
+from .sound import Wave, band, curve, formants, gate, noise, ringing, rms, shaped, struck, tone
 
 Voice = Callable[[int, int, Generator], Wave]
 """(count, rate, rng) -> wave of any level."""
@@ -29,8 +29,8 @@ def beats(seconds: float, pace: float, jitter: float, rng: Generator) -> Wave:
 
 def air_conditioner(rng: Generator) -> Voice:
     """A fan: a steady rush of air, the blades' tone and the mains' hum under it."""
-    blades, share = log_uniform(rng, 70, 260), rng.uniform(0.15, 0.6)
-    rush = band(log_uniform(rng, 80, 400), log_uniform(rng, 500, 4000), rng.uniform(1, 2))
+    blades, share = log_uniform(rng, 70, 220), rng.uniform(0.3, 0.8)
+    rush = band(log_uniform(rng, 60, 250), log_uniform(rng, 350, 1800), rng.uniform(1.3, 2.2))
     flutter = rng.uniform(0.02, 0.08)
 
     def render(count: int, rate: int, rng: Generator) -> Wave:
@@ -114,9 +114,9 @@ def dog_bark(rng: Generator) -> Voice:
 
 def drilling(rng: Generator) -> Voice:
     """A motor that runs up, a whining gear and a bit that grinds with every turn."""
-    turns, gear = log_uniform(rng, 110, 320), rng.integers(5, 13)
-    colour = band(log_uniform(rng, 200, 700), log_uniform(rng, 2000, 6000), 1.5)
-    grind, depth, whine = rng.uniform(0.4, 1.0), rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.9)
+    turns, gear = log_uniform(rng, 130, 340), rng.integers(6, 13)
+    colour = band(log_uniform(rng, 300, 900), log_uniform(rng, 2500, 6000), 1.5)
+    grind, depth, whine = rng.uniform(0.3, 0.8), rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.1)
     run = log_uniform(rng, 0.7, 4)
 
     def render(count: int, rate: int, rng: Generator) -> Wave:
@@ -135,17 +135,17 @@ def drilling(rng: Generator) -> Voice:
 
 def engine_idling(rng: Generator) -> Voice:
     """Cylinders firing in an uneven round, a body that booms, valves that rattle."""
-    firing, cylinders = log_uniform(rng, 14, 42), int(rng.choice([3, 4, 6]))
+    firing, cylinders = log_uniform(rng, 14, 38), int(rng.choice([3, 4, 6]))
     uneven = rng.uniform(0.5, 1.0, cylinders)
     boom = np.array([log_uniform(rng, 60, 150), log_uniform(rng, 150, 400), log_uniform(rng, 400, 1200)])
-    rattle, hiss = rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.4)
+    rattle, hiss = rng.uniform(0.1, 0.4), rng.uniform(0.05, 0.25)
 
     def render(count: int, rate: int, rng: Generator) -> Wave:
         pulses = beats(count / rate, firing, 0.03, rng)
         sizes = np.resize(np.roll(uneven, rng.integers(cylinders)), len(pulses)) * rng.uniform(0.85, 1.15, len(pulses))
         kernel = ringing(rate, boom, 0.018, rattle, rng)
         body = struck(pulses, sizes, kernel, count, rate)
-        return body / body.std() + hiss * noise(count, rate, rng, band(200, 3000, 1))
+        return body / rms(body) + hiss * noise(count, rate, rng, band(200, 3000, 1))
 
     return render
 
@@ -172,7 +172,7 @@ def gun_shot(rng: Generator) -> Voice:
 def jackhammer(rng: Generator) -> Voice:
     """Even hard blows of steel, many a second, in bouts, over a compressor's hiss."""
     pace, decay = log_uniform(rng, 9, 24), log_uniform(rng, 0.005, 0.014)
-    steel = np.exp(rng.uniform(np.log(350), np.log(4500), 7))
+    steel = np.exp(rng.uniform(np.log(700), np.log(5000), 7))
     grit, hiss, bout = rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.3), log_uniform(rng, 0.8, 5)
 
     def render(count: int, rate: int, rng: Generator) -> Wave:
@@ -180,7 +180,7 @@ def jackhammer(rng: Generator) -> Voice:
         blows = blows[(blows + rng.uniform(0, 0.3 * bout)) % (bout + 0.3) < bout] if len(blows) > pace else blows
         sizes = rng.uniform(0.75, 1, len(blows))
         wave = struck(blows, sizes, ringing(rate, steel, decay, grit, rng), count, rate)
-        return wave / (wave.std() + 1e-9) + hiss * noise(count, rate, rng, band(500, 6000, 1))
+        return wave / rms(wave) + hiss * noise(count, rate, rng, band(500, 6000, 1))
 
     return render
 
@@ -222,18 +222,17 @@ def street_music(rng: Generator) -> Voice:
     def render(count: int, rate: int, rng: Generator) -> Wave:
         wave = np.zeros(count)
         beat = 1 / tempo
-        place = rng.integers(len(scale))
+        place = int(rng.integers(len(scale)))
         for index in range(int(count / rate * tempo) + 1):
             at = int(index * beat * rate)
-            place = int(np.clip(place + rng.integers(-2, 3), 0, len(scale) - 1))
+            place = min(max(place + int(rng.integers(-2, 3)), 0), len(scale) - 1)
             parts = [0.8 * note(root * 2 ** (scale[place] / 12), beat * rng.choice([1, 1, 2]) * 1.1, rate)]
             if index % 2 == 0:
                 parts.append(0.7 * note(root / 2 * 2 ** (scale[rng.choice([0, 2, 3])] / 12), 2 * beat, rate))
                 hit = noise(int(0.1 * rate), rate, rng, band(1500, 9000))
                 parts.append(drum * hit * np.exp(-np.arange(len(hit)) / rate / 0.025))
             for part in parts:
-                part = part[: count - at]
-                wave[at : at + len(part)] += part
+                wave[at : at + len(part)] += part[: count - at]
         return wave
 
     return render
