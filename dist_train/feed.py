@@ -24,6 +24,8 @@ from dist_train.view import View, choose
 from dist_train.window import train_windows
 from dist_train.world import World
 
+_ROWS = 2**16  # looked through at once
+
 
 @dataclass(frozen=True)
 class Views:
@@ -49,7 +51,25 @@ def views(config: Config) -> Views:
     )
     if len(train.classes) < 2:
         raise ValueError(f"{', '.join(data.shards)}: holds one class ({train.classes[0]}); a classifier needs two")
-    return Views(train, _scored(data, "eval", sets, train), _scored(data, "valid", sets, train))
+    found = Views(train, _scored(data, "eval", sets, train), _scored(data, "valid", sets, train))
+    for view in (found.evaluation, found.valid):
+        if view is not None and (unknown := _present(view) - _present(train)):
+            name = train.classes[min(unknown)]
+            raise ValueError(
+                f"class `{name}` is scored but has no clips to train on; choose other folds, or drop the class"
+            )
+    return found
+
+
+def _present(view: View) -> set[int]:
+    """Numbers of the classes that have clips in a view."""
+    found: set[int] = set()
+    for start in range(0, len(view), _ROWS):
+        ids = np.arange(start, min(start + _ROWS, len(view)))
+        found.update(np.unique(view.rows(ids)["label"]).tolist())
+        if len(found) == len(view.classes):
+            break
+    return found
 
 
 def _scored(data: Data, kind: str, sets: list[Any], train: View) -> View | None:
