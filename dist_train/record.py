@@ -5,6 +5,7 @@ Every rank has one and calls it alike, since counts meet over ranks here; only r
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,9 @@ class Record:
     def close(self) -> None:
         """Let go of the folder."""
         self.log.close()
+        if self.checkpoints is not None:
+            with suppress(ValueError):  # what ends the run already may not be hidden
+                self.checkpoints.wait()
         if self.folder is not None:
             self.folder.close()
 

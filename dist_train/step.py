@@ -61,7 +61,8 @@ class Step:
         for _ in range(2):
             self._nothing(rows)
         self.optimizer.zero_grad(set_to_none=True)
-        torch._foreach_copy_([*self.statistics, *self.counters], before)
+        if before:
+            torch._foreach_copy_([*self.statistics, *self.counters], before)
 
     def run(self, batches: Sequence[FrontBatch], firsts: Sequence[int], size: int, groups: int, rate: float) -> None:
         """One step of `size` positions in `groups` groups over all ranks; this rank's begin at positions `firsts`."""
@@ -73,7 +74,8 @@ class Step:
         total = self._gradients(batches, firsts, size, before)
         skip = self._clip()
         self._settle(before, total, groups, skip)
-        torch._foreach_copy_(self.counters, torch._foreach_add(counts, (1 - skip).to(torch.int64)))
+        if counts:  # a network without BatchNorm has none, and foreach functions refuse empty lists
+            torch._foreach_copy_(self.counters, torch._foreach_add(counts, (1 - skip).to(torch.int64)))
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # fused optimizers leave all as it is where 1
         self.optimizer.step()
         self.steps += 1
@@ -87,12 +89,13 @@ class Step:
         self.model.train()
         total = [torch.zeros_like(tensor) for tensor in self.statistics]
         for number, (batch, first) in enumerate(zip(batches, firsts, strict=True)):
-            if number:
+            if number and before:
                 torch._foreach_copy_(self.statistics, before)
             torch.manual_seed(key(self.config.run.seed, first, 3) >> 1)
             with self._meeting(number == len(batches) - 1):
                 self._loss(batch, size).backward()  # type: ignore[no-untyped-call]
-            torch._foreach_add_(total, self.statistics)
+            if total:
+                torch._foreach_add_(total, self.statistics)
         if not batches:
             self._idle()
         return total

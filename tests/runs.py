@@ -38,8 +38,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 PATIENCE = 120.0  # seconds for what takes a few on an idle machine
 
+_LATE = ("torch._dynamo", "torchmetrics.functional.classification", "matplotlib.backends.backend_agg")  # in a run
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["dist_train.engine", "dist_train.demo", "torchmetrics.functional.classification"])
+_server.set_forkserver_preload(["dist_train.engine", "dist_train.demo", "dist_train.picture", *_LATE])
 
 
 def clip(number: int) -> tuple[np.ndarray, int]:

@@ -65,7 +65,12 @@ def test_an_epoch_holds_every_sample_once(double: dict[int, Run]) -> None:
 
 
 def test_ranks_without_a_group(shards: Path, tmp_path: Path) -> None:
-    few = ("data.batch_size=7", "features.norm=dataset", "precision=fp64", "run.max_steps=6")  # groups of three and four
+    few = (
+        "data.batch_size=7",
+        "features.norm=dataset",
+        "precision=fp64",
+        "run.max_steps=6",
+    )  # groups of three and four
     one, three = (train(tmp_path / f"{ranks}", shards, *few, ranks=ranks) for ranks in (1, 3))
     assert three.column("stream") == one.column("stream")
     for name in ("loss", "grad_norm"):

@@ -11,7 +11,7 @@ import pytest
 from runs import PATIENCE, Run, arguments, make_shards
 
 SAME = ("step", "consumed", "loss", "accuracy", "lr", "stream", "grad_norm")
-STEPS = 12
+STEPS = 20
 
 
 class Launch:

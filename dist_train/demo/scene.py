@@ -33,7 +33,7 @@ def room(rng: Generator) -> Callable[[Wave, int, int], Wave]:
 def microphone(rng: Generator) -> Response:
     """A frequency response: lower and upper limit, a tilt, two bumps."""
     limits = band(log_uniform(rng, 30, 200), log_uniform(rng, 3500, 16000), 3)
-    tilt, centres = rng.uniform(-0.4, 0.4), np.exp(rng.uniform(np.log(150), np.log(6000), 2))
+    tilt, centres = rng.uniform(-0.3, 0.3), np.exp(rng.uniform(np.log(150), np.log(6000), 2))
     heights = rng.uniform(-0.8, 0.8, 2)
 
     def gains(freq: Wave) -> Wave:
@@ -89,11 +89,11 @@ class Recording:
         self.voice = SOURCES[label](rng)
         self.room, self.response = room(rng), microphone(rng)
         self.background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng)
-        self.background_db, self.floor_db = rng.uniform(-28, -8), rng.uniform(-65, -40)
+        self.background_db, self.floor_db = rng.uniform(-32, -12), rng.uniform(-65, -40)
         self.clipping = rng.uniform(0.25, 0.8) if rng.uniform() < 0.15 else 1.0
         others = [name for name in SOURCES if name != label]
         self.other = SOURCES[others[rng.integers(len(others))]](rng)
-        self.other_db = rng.uniform(-24, -10)
+        self.other_db = rng.uniform(-26, -14)
 
     def target(self, count: int, rng: Generator) -> Wave:
         """The source from a random onset to the end or a random stop; before and after it is silent. RMS 1 inside."""

@@ -29,13 +29,13 @@ def beats(seconds: float, pace: float, jitter: float, rng: Generator) -> Wave:
 
 def air_conditioner(rng: Generator) -> Voice:
     """A fan: a steady rush of air, the blades' tone and the mains' hum under it."""
-    blades, share = log_uniform(rng, 70, 220), rng.uniform(0.3, 0.8)
+    blades, share = log_uniform(rng, 60, 160), rng.uniform(0.2, 0.6)
     rush = band(log_uniform(rng, 60, 250), log_uniform(rng, 350, 1800), rng.uniform(1.3, 2.2))
     flutter = rng.uniform(0.02, 0.08)
 
     def render(count: int, rate: int, rng: Generator) -> Wave:
         pitch = blades * (1 + curve(count, rate, rng, 1.0, 0.003))
-        hum = tone(pitch, rate, lambda freq: (freq / blades) ** -1.5, 12)
+        hum = tone(pitch, rate, lambda freq: (freq / blades) ** -2, 8)
         return (noise(count, rate, rng, rush) + share * hum) * (1 + curve(count, rate, rng, 0.4, flutter))
 
     return render
@@ -114,7 +114,7 @@ def dog_bark(rng: Generator) -> Voice:
 
 def drilling(rng: Generator) -> Voice:
     """A motor that runs up, a whining gear and a bit that grinds with every turn."""
-    turns, gear = log_uniform(rng, 130, 340), rng.integers(6, 13)
+    turns, gear = log_uniform(rng, 160, 360), rng.integers(6, 13)
     colour = band(log_uniform(rng, 300, 900), log_uniform(rng, 2500, 6000), 1.5)
     grind, depth, whine = rng.uniform(0.3, 0.8), rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.1)
     run = log_uniform(rng, 0.7, 4)
@@ -122,7 +122,7 @@ def drilling(rng: Generator) -> Voice:
     def render(count: int, rate: int, rng: Generator) -> Wave:
         seconds = np.arange(count) / rate
         since = (seconds + rng.uniform(0, 0.3)) % run
-        load = 1 - 0.4 * np.exp(-since / 0.12) + curve(count, rate, rng, 0.15, 0.025)
+        load = 1 - 0.4 * np.exp(-since / 0.12) + curve(count, rate, rng, 0.12, 0.04)
         pitch = turns * load
         motor = tone(pitch, rate, lambda freq: colour(freq) * (freq / turns) ** -0.3)
         teeth = tone(pitch * gear, rate, lambda freq: (freq / freq[0]) ** -2.0, 3)
