@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import TRAINED, Run, make_shards, train
+from launches import TRAINED, Run, make_shards, train
 
 RANKS = (1, 2, 3)
 EXACT = ("precision=fp64", "run.max_steps=60", "augment.mixup.probability=0.2")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import CLASSES, Job, arguments, make_shards, train
+from launches import CLASSES, Job, arguments, make_shards, train
 from tars import pack as pack_tar
 from tars import patch, samples
 

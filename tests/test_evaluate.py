@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import CLASSES, TRAINED, clip, make_shards, settings
+from launches import CLASSES, TRAINED, clip, make_shards, settings
 from tars import pack, wav
 from torch import Tensor
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import PATIENCE, Run, arguments, make_shards
+from launches import PATIENCE, Run, arguments, make_shards
 
 SAME = ("step", "consumed", "loss", "accuracy", "lr", "stream", "grad_norm")
 STEPS = 20

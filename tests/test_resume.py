@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Job, Run, arguments, make_shards, train
+from launches import Job, Run, arguments, make_shards, train
 
 STEPS = 16
 LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=3", "optim.ema=0.9", "augment.speed=[9/10, 1]")
