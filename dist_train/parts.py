@@ -95,9 +95,9 @@ class Parts:
             "classes": list(self.views.train.classes),
         }
 
-    def resume(self, payload: dict[str, Any], where: str) -> None:
-        """Go on from a payload. Errors: `ValueError` where it belongs to other data, another order or another model."""
-        self.progress.resume(payload["progress"], where)
+    def resume(self, payload: dict[str, Any]) -> None:
+        """Go on from a payload whose progress and model fit (`resume.origin` has seen to that)."""
+        self.progress.resume(payload["progress"])
         self.step.load(payload["step"])
         self.front.statistics = payload["statistics"]
         if self.world.first:

@@ -44,8 +44,13 @@ class Progress:
         """Plain numbers and strings."""
         return asdict(self)
 
-    def resume(self, state: dict[str, Any], where: str) -> None:
-        """Take over a saved state. Errors: `ValueError` where it belongs to other data or another order."""
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take over a saved state that `fits`."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def fits(self, state: dict[str, Any], where: str) -> None:
+        """Errors: `ValueError` where a saved state belongs to other data or another order."""
         if state["version"] != VERSION:
             raise ValueError(f"{where}: has state version {state['version']}, this program reads {VERSION}")
         if state["view"] != self.view:
@@ -59,8 +64,6 @@ class Progress:
                     f"{where}: was made with {name} {state[name]}, now {getattr(self, name)}: the order of samples "
                     "would change in mid-run; give the same, or run.resume=never"
                 )
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 def changes(before: dict[str, Any], now: Config) -> list[str]:

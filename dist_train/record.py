@@ -55,7 +55,7 @@ class Record:
         where, changed, resumed = parts.world.lead(self._lock)
         if resumed:
             data = checkpoint.encode(self.payload) if self.payload is not None else None
-            parts.resume(checkpoint.decode(parts.world.broadcast_bytes(data), where), where)
+            parts.resume(checkpoint.decode(parts.world.broadcast_bytes(data), where))
             self.payload = None
         if parts.config.features.norm == "dataset" and parts.front.statistics is None:
             parts.front.statistics = parts.measure()
@@ -68,7 +68,7 @@ class Record:
         folder = RunFolder(Path(run.dir) / (run.name or "run"))
         folder.open()
         checkpoints = Checkpoints(folder.checkpoints, self.parts.config.checkpoint.keep, self.log.warn)
-        chosen = origin(self.parts.config, self.parts.total, folder, checkpoints)
+        chosen = origin(self.parts.config, self.parts.progress, self.parts.total, folder, checkpoints)
         self.folder, self.checkpoints, self.payload = folder, checkpoints, chosen.payload
         return chosen.where, chosen.changed, chosen.payload is not None
 
@@ -137,7 +137,7 @@ class Record:
         sums = parts.step.sums.clone()
         parts.world.add(sums[:SHARED])
         loss, right, weight, skipped, in_row, norm = sums.tolist()
-        parts.step.sums[:4] = 0
+        parts.step.sums[: SHARED + 1] = 0  # not the steps skipped in a row
         if in_row > parts.config.optim.max_skipped:
             raise ValueError(
                 f"the gradient was not finite in {int(in_row)} steps in a row (step {progress.step}); lower optim.lr, "

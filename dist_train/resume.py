@@ -11,7 +11,7 @@ from typing import Any
 
 from dist_train import checkpoint
 from dist_train.checkpoint import Checkpoints
-from dist_train.progress import changes, refuse, refuse_model
+from dist_train.progress import Progress, changes, refuse, refuse_model
 from dist_train.runs import RunFolder
 from dist_train.settings import Config
 
@@ -25,8 +25,8 @@ class Origin:
     changed: tuple[str, ...] = ()
 
 
-def origin(config: Config, total: int, folder: RunFolder, checkpoints: Checkpoints) -> Origin:
-    """Rank 0 chooses; metrics.jsonl is cut at the checkpoint. `total`: positions of the whole run.
+def origin(config: Config, now: Progress, total: int, folder: RunFolder, checkpoints: Checkpoints) -> Origin:
+    """Rank 0 chooses; metrics.jsonl is cut at the checkpoint. `now`: of a fresh start; `total`: positions of the run.
 
     Errors: `ValueError` where the checkpoint does not fit; the folder is untouched then.
     """
@@ -42,30 +42,23 @@ def origin(config: Config, total: int, folder: RunFolder, checkpoints: Checkpoin
             return Origin()
         path, payload = found
         refuse(payload["config"], config, str(path))
-        chosen = Origin(payload, str(path))
-        checkpoints.cut(_step(chosen))  # broken files of later steps
+        chosen, kept = Origin(payload, str(path)), payload["progress"]["step"]  # later files are broken
     elif found is not None and not changes(found[1]["config"], config):
-        chosen = Origin(found[1], str(found[0]))
+        chosen, kept = Origin(found[1], str(found[0])), found[1]["progress"]["step"]
     else:
-        chosen = _given(Path(wish), config)
-        checkpoints.cut(_step(chosen) if Path(wish).resolve().parent == folder.checkpoints.resolve() else -1)
-    state = payload_of(chosen)["progress"]
+        chosen, payload = _given(Path(wish), config)
+        ours = Path(wish).resolve().parent == folder.checkpoints.resolve()
+        kept = payload["progress"]["step"] if ours else -1
+    assert chosen.payload is not None
+    state = chosen.payload["progress"]
+    now.fits(state, chosen.where)
+    checkpoints.cut(kept)
     repeated = state["consumed"] >= total or state["evaluated_step"] != state["step"]
-    folder.cut_metrics(_step(chosen), keep_evaluation=not repeated)
+    folder.cut_metrics(state["step"], keep_evaluation=not repeated)
     return chosen
 
 
-def _given(path: Path, config: Config) -> Origin:
+def _given(path: Path, config: Config) -> tuple[Origin, dict[str, Any]]:
     payload = checkpoint.load(path)
     refuse_model(payload["config"], config, str(path))
-    return Origin(payload, str(path), tuple(changes(payload["config"], config)))
-
-
-def payload_of(chosen: Origin) -> dict[str, Any]:
-    """The payload of an origin that has one."""
-    assert chosen.payload is not None
-    return chosen.payload
-
-
-def _step(chosen: Origin) -> int:
-    return int(payload_of(chosen)["progress"]["step"])
+    return Origin(payload, str(path), tuple(changes(payload["config"], config))), payload

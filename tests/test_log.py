@@ -218,7 +218,8 @@ def test_names_that_no_font_has_become_numbers() -> None:
 def test_a_class_without_clips_divides_nothing_by_zero() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        picture.pixels(picture.confusion(torch.zeros(3, 3, dtype=torch.int64), ["a", "b", "c"]))
+        pixels = picture.pixels(picture.confusion(torch.zeros(3, 3, dtype=torch.int64), ["a", "b", "c"]))
+    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
 
 
 def test_a_long_work_elsewhere_than_on_a_terminal_says_lines(capsys: pytest.CaptureFixture[str]) -> None:
