@@ -151,12 +151,16 @@ def test_resume_on_other_data(refusal: Refusal, trained: Path, tmp_path: Path) -
     """Other shards behind the same settings; and the changes of settings that a PATH cannot allow."""
     copy = Path(shutil.copytree(trained, tmp_path / "runs/tiny"))
     (copy / "result.json").unlink()
+    with (copy / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"kind": "train", "step": 99}\n')  # what a resume from the checkpoint would cut
+    before = (copy / "metrics.jsonl").read_bytes()
     assert "belongs to another view of the data" in refusal(data=make_shards(tmp_path / "flac", "FLAC"))
     checkpoint = copy / "checkpoints/step-00000001.pt"
     path = f"run.resume={checkpoint}"
     assert "belongs to another view of the data (40 samples then, 40 now)" in refusal(path, "data.eval_folds=[2]")
     assert "was made with micro_batch 4, now 5" in refusal(path, "data.micro_batch=5")
     assert "is a checkpoint of another model" in refusal(path, "model.channels=16")
+    assert (copy / "metrics.jsonl").read_bytes() == before
     broken = tmp_path / "broken.pt"
     broken.write_bytes(checkpoint.read_bytes()[:-100])
     assert "broken.pt: broken checkpoint" in refusal(f"run.resume={broken}", home=tmp_path / "other")
