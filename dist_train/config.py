@@ -195,3 +195,5 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
     if config.precision == "fp64" and config.compile:
         raise ValueError(f"{where}: precision=fp64 is for comparisons and is not compiled: set compile=false")
+    if config.graphs and not config.compile:
+        raise ValueError(f"{where}: graphs=true makes CUDA graphs of compiled blocks: set compile=true as well")

@@ -118,7 +118,7 @@ def test_overrides_lie_over_the_file(tmp_path: Path) -> None:
         ("run: {name: 007}\ndata: {shards: 3}", "data.shards: input should be a valid list, not 3"),
         ("augment: {speed: [1/0]}", "augment.speed.0"),
         ("augment: {speed: [5]}", "must lie between 1/4 and 4, not 5"),
-        ("augment: {gain_db: [3, -3]}", "the lower gain comes first: [-3.0, 3.0]"),
+        ("augment: {gain_db: [3, -3]}", "the lower end of gain_db comes first: [-3.0, 3.0]"),
         ("optim: {lr: 1e-6}", "optim.min_lr (1e-05) is above optim.lr (1e-06)"),
         ("data: {eval_folds: [1], eval_split: test}", "data.eval_folds and data.eval_split exclude each other"),
         ("precision: fp64\ncompile: true", "precision=fp64 is for comparisons and is not compiled"),
