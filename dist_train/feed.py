@@ -25,6 +25,7 @@ from dist_train.window import train_windows
 from dist_train.world import World
 
 _ROWS = 2**16  # looked through at once
+_PLANNED = 1024  # rows planned at once
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,36 @@ def stream_order(view: View, config: Config) -> order.Order:
 
 def windows(view: View, config: Config, world: World, consumed: int, total: int) -> Iterator[NDArray[np.void]]:
     """The windows of each group of this rank, from position `consumed` on."""
-    data, stream = config.data, stream_order(view, config)
-    active = config.audio.crop == "active"
+    stream, active = stream_order(view, config), config.audio.crop == "active"
+    for groups in _portions(_groups(config.data, world, consumed, total)):
+        positions = np.concatenate([np.arange(first, first + count) for first, count in groups])
+        ids = np.concatenate([stream.ids(first, count) for first, count in groups])
+        activity = view.activity(ids) if active else None
+        plan = train_windows(view.rows(ids), ids, positions, activity, config.audio, config.augment, config.run.seed)
+        yield from np.split(plan, np.cumsum([count for _, count in groups])[:-1])
+
+
+def _groups(data: Data, world: World, consumed: int, total: int) -> Iterator[tuple[int, int]]:
+    """First position and size of each group of this rank."""
     while size := order.step_size(consumed, total, data.batch_size, data.micro_batch):
         bounds = order.group_bounds(size, data.micro_batch)
         for group in order.rank_groups(len(bounds) - 1, world.rank, world.size):
-            positions = np.arange(consumed + bounds[group], consumed + bounds[group + 1])
-            ids = stream.ids(int(positions[0]), len(positions))
-            activity = view.activity(ids) if active else None
-            rows = view.rows(ids)
-            yield train_windows(rows, ids, positions, activity, config.audio, config.augment, config.run.seed)
+            yield consumed + bounds[group], bounds[group + 1] - bounds[group]
         consumed += size
+
+
+def _portions(groups: Iterator[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Groups in lists of `_PLANNED` rows: a plan's hundred small array operations cost the same for one group."""
+    portion: list[tuple[int, int]] = []
+    rows = 0
+    for group in groups:
+        portion.append(group)
+        rows += group[1]
+        if rows >= _PLANNED:
+            yield portion
+            portion, rows = [], 0
+    if portion:
+        yield portion
 
 
 class Feed:

@@ -26,9 +26,9 @@ from dist_train.order import uniform
 from dist_train.payload import RawBatch
 from dist_train.resample import Resamplers, speed_ratio
 from dist_train.settings import Audio, Augment, Features
+from dist_train.waves import Waves
 from dist_train.window import window_samples
 
-CPU_ROWS = 8  # rows decoded at once: the working set stays in cache
 
 
 @dataclass
@@ -41,7 +41,7 @@ class FrontBatch:
     weight_B: Tensor  # float32; 0 for a bad sample
     partner_B: Tensor  # int64, row of the batch that was mixed in; its own where none was
     mix_B: Tensor  # float32, weight of the row's own label; 1 where none was mixed in
-    wave_BT: Tensor  # first channel before features, to listen to
+    wave_BT: Tensor  # first channel of the first rows before features, to listen to
 
 
 class FrontEnd:
@@ -61,12 +61,15 @@ class FrontEnd:
         seed: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
+        listen: int | None = None,
     ) -> None:
+        """`listen`: how many rows of a batch keep their waveform (None: all)."""
         self.audio, self.features = audio, features
-        self.augment, self.seed = augment, seed
+        self.augment, self.seed, self.listen = augment, seed, listen
         self.device, self.dtype = torch.device(device), dtype
         self.fbank = Fbank(self.audio, self.features, self.device, dtype)
         self.resamplers = Resamplers(self.device, dtype)
+        self.waves = Waves(audio, augment.speed, self.resamplers) if self.device.type == "cpu" else None
         self.channels = self.audio.channels if isinstance(self.audio.channels, int) else 1
         self.bins = self.fbank.bins * self.channels
         self.frame_count = self.fbank.frames(window_samples(self.audio))
@@ -98,7 +101,8 @@ class FrontEnd:
                 feat_BTF = self._mask(feat_BTF, frames_B, plan, frames)
         tensors = (plan["label"].astype(np.int64), plan["weight"].copy(), partner, weight)
         labels, weights, partners, shares = (to_device(array, self.device) for array in tensors)
-        return FrontBatch(feat_BTF, frames_B, labels, weights, partners, shares, wave_BCT[:, 0])
+        # A copy: on the CPU the next batch takes the waves' memory.
+        return FrontBatch(feat_BTF, frames_B, labels, weights, partners, shares, wave_BCT[: self.listen, 0].clone())
 
     @torch.no_grad()
     def sums(self, batches: Iterable[RawBatch]) -> Tensor:
@@ -113,8 +117,14 @@ class FrontEnd:
 
     def _waves(self, raw: RawBatch, training: bool) -> tuple[Tensor, NDArray[np.int64]]:
         """(B, C, T) windows at speed and level, and (B,) how many samples of each count."""
-        plan, data = raw.plan, raw.data.to(self.device, non_blocking=True)
+        plan = raw.plan
         samples = max(int(plan["window"].max()), self.fbank.size)
+        place = uniform(self.seed, plan["position"], "place") if training else np.full(len(plan), 0.5)
+        gains = change.gains(plan, self.audio.target_db, self.augment.gain_db if training else None, self.seed)
+        filled = (plan["length"] if self.audio.short == "pad" else plan["window"]).astype(np.int64)
+        if self.waves is not None:
+            return self.waves(raw.data, plan, samples, gains, place), filled
+        data = raw.data.to(self.device, non_blocking=True)
         wave_BCT = torch.empty(len(plan), self.channels, samples, dtype=self.dtype, device=self.device)
         for rows in self._alike(plan):
             part = self._part(data, plan, rows, training)
@@ -122,31 +132,26 @@ class FrontEnd:
             wave_BCT[where, :, : part.shape[2]] = part
             if part.shape[2] < samples:
                 wave_BCT[where, :, part.shape[2] :] = 0
-        place = uniform(self.seed, plan["position"], "place") if training else np.full(len(plan), 0.5)
         wave_BCT = change.fill(wave_BCT, plan, self.audio.short, place)
-        gains = change.gains(plan, self.audio.target_db, self.augment.gain_db if training else None, self.seed)
         if gains is not None:
             wave_BCT *= to_device(gains, self.device).to(self.dtype)[:, None, None]
-        filled = plan["length"] if self.audio.short == "pad" else plan["window"]
-        return wave_BCT, filled.astype(np.int64)
+        return wave_BCT, filled
 
     def _part(self, data: Tensor, plan: Rows, rows: NDArray[np.int64], training: bool) -> Tensor:
         """Rows that are alike, decoded and at speed."""
         # A GPU's matrix product may sum in another order for another number of rows; scores must not see their mates.
-        padded = rows if training or self.device.type == "cpu" else np.resize(rows, len(plan))
+        padded = rows if training else np.resize(rows, len(plan))
         bytes_RN = data[_index(padded, self.device)]
         wave_RCT = decode(bytes_RN, plan[padded], self.audio, self.resamplers)
         return change.speed(wave_RCT, plan[padded], self.augment.speed, self.resamplers)[: len(rows)]
 
     def _alike(self, plan: Rows) -> Iterator[NDArray[np.int64]]:
-        """Rows alike in codec, channels, rate and factor; a few at a time on the CPU."""
+        """Rows alike in codec, channels, rate and factor."""
         kind = plan["rate"].astype(np.int64) << 24
         for bits, name in ((16, "factor"), (8, "channels"), (0, "codec")):
             kind |= plan[name].astype(np.int64) << bits
         for value in np.unique(kind):
-            rows = np.flatnonzero(kind == value)
-            step = CPU_ROWS if self.device.type == "cpu" else len(rows)
-            yield from (rows[start : start + step] for start in range(0, len(rows), step))
+            yield np.flatnonzero(kind == value)
 
     def _change(
         self, wave_BCT: Tensor, plan: Rows, filled: NDArray[np.int64], partner: NDArray[np.int64], weight: NDArray[Any]

@@ -15,6 +15,7 @@ in memory, nothing is copied.
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class Ratio:
         return -(-samples * self.new // self.orig)
 
 
+@lru_cache(maxsize=256)
 def rate_ratio(source: int, target: int) -> Ratio:
     """The conversion of a clip at `source` Hz to `target` Hz. ValueError where its filter would be too large."""
     return _checked(
@@ -98,8 +100,8 @@ class Resampler:
         count = self.strides(samples)
         out = wave_RT.new_empty(rows, count, self.outputs)
         if wave_RT.device.type == "cpu":  # row by row: the working set stays in cache, and no row depends on its mates
-            for row, target in zip(wave_RT.unbind(), out.unbind(), strict=True):
-                self._multiply(row, target, count)
+            for row, target in zip(wave_RT.unbind(), out.flatten(1).unbind(), strict=True):
+                self.into(row, samples, target)
         else:
             for start, first, matrix in self.bands:
                 shape, steps = (rows, count, len(matrix)), (length, self.inputs, 1)
@@ -107,7 +109,10 @@ class Resampler:
                 out[:, :, start : start + BAND] = torch.bmm(view, matrix.expand(rows, -1, -1))
         return out.view(rows, -1)[:, :samples]
 
-    def _multiply(self, wave_T: Tensor, out: Tensor, count: int) -> None:
+    def into(self, wave_T: Tensor, samples: int, out_T: Tensor) -> None:
+        """(needed(samples),) -> the start of `out_T`, which must have room for strides(samples) * outputs values."""
+        count = self.strides(samples)
+        out = out_T[: count * self.outputs].view(count, self.outputs)
         for start, first, matrix in self.bands:
             view = wave_T.as_strided((count, len(matrix)), (self.inputs, 1), wave_T.storage_offset() + first)
             torch.mm(view, matrix, out=out[:, start : start + BAND])
@@ -120,11 +125,15 @@ class Resamplers:
         self.device, self.dtype = device, dtype
         self.made: dict[Ratio, Resampler] = {}
 
-    def convert(self, wave_RCT: Tensor, ratio: Ratio, samples: int) -> Tensor:
-        """(R, C, T) -> (R, C, samples). Output 0 lies where input `width` lies; inputs missing at the end are zeros."""
+    def of(self, ratio: Ratio) -> Resampler:
+        """The one of a ratio."""
         if ratio not in self.made:
             self.made[ratio] = Resampler(ratio, self.device, self.dtype)
-        resampler = self.made[ratio]
+        return self.made[ratio]
+
+    def convert(self, wave_RCT: Tensor, ratio: Ratio, samples: int) -> Tensor:
+        """(R, C, T) -> (R, C, samples). Output 0 lies where input `width` lies; inputs missing at the end are zeros."""
+        resampler = self.of(ratio)
         rows, channels, length = wave_RCT.shape
         padded = wave_RCT.new_zeros(rows, channels, resampler.needed(samples))
         length = min(length, padded.shape[2])

@@ -74,7 +74,9 @@ def train_windows(
     window = window_samples(audio)
     factor = _share(uniform(seed, positions, "speed"), len(augment.speed))
     source = _convert(rows["frames"], _rates(rows, audio))
-    ratio = _table([_parts(value) for value in augment.speed])[factor]
+    if augment.speed_probability < 1:
+        factor[uniform(seed, positions, "speed chosen") >= augment.speed_probability] = len(augment.speed)
+    ratio = _table([*map(_parts, augment.speed), (1, 1, 0)])[factor]
     free = _convert(source, ratio) - window
     block = ratio[:, 1]
     draw = uniform(seed, positions, "crop").astype(np.float64)

@@ -91,6 +91,18 @@ def test_draws_depend_on_seed_and_position_alone() -> None:
     assert len(np.unique(plan["start"] // 5000)) >= 4  # starts spread over the 1.5 s that are free
 
 
+def test_some_windows_keep_their_speed() -> None:
+    rows, positions = np.repeat(index_rows([sound(30000)]), 4000), np.arange(4000)
+    always = Augment(speed=[Fraction(9, 10), Fraction(11, 10)])
+    some = always.model_copy(update={"speed_probability": 0.3})
+    full = train_windows(rows, positions, positions, None, Audio(seconds=1.0), always, 0)
+    plan = train_windows(rows, positions, positions, None, Audio(seconds=1.0), some, 0)
+    plain = plan["factor"] == PLAIN
+    assert abs(plain.mean() - 0.7) < 0.03
+    assert np.array_equal(plan[~plain], full[~plain])
+    assert (plan["count"][plain] == 16000).all()
+
+
 def test_starts_reach_from_the_first_to_the_last_sample() -> None:
     rows = index_rows([sound(16010)] * 500)
     plan = train_windows(
