@@ -16,11 +16,14 @@ past the clip, so padded rows are exact.
 import math
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import mel
 from dist_train.settings import Audio, Features
+from dist_train.spectrogram import Spectrogram
 
 EPSILON = torch.finfo(torch.float32).eps  # Kaldi's floor under the logarithm, in float64 as well
 ROWS = 4  # at once: what the core's cache holds
@@ -79,8 +82,15 @@ class Fbank:
         """Frames that lie wholly within so many samples (Kaldi's snip_edges)."""
         return 0 if samples < self.size else 1 + (samples - self.size) // self.shift
 
-    def __call__(self, wave_BT: Tensor) -> Tensor:
-        """(B, T) -> (B, frames(T), bins). Row by row the result does not depend on the other rows."""
+    def valid(self, filled: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Frames within `filled` samples of each row, at least one."""
+        return 1 + (np.maximum(filled, self.size) - self.size) // self.shift
+
+    def __call__(self, wave_BT: Tensor, filled: NDArray[np.int64] | None = None) -> Tensor:
+        """(B, T) -> (B, frames(T), bins). Row by row the result does not depend on the other rows.
+
+        Frames that reach past a row's `filled` samples are not valid ones; no other frame sees what lies there.
+        """
         rows, samples = wave_BT.shape
         out = wave_BT.new_empty(rows, self.frames(samples), self.bins)
         scratch = _Scratch(self, min(ROWS, rows), wave_BT)
@@ -170,3 +180,11 @@ def _blocks(bank: Tensor, times: int) -> list[tuple[slice, slice, Tensor]]:
         matrix = bank[low:high, first:last].repeat_interleave(times, 0).contiguous()
         blocks.append((slice(low * times, high * times), slice(first, last), matrix))
     return blocks
+
+
+def extractor(
+    audio: Audio, features: Features, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Fbank | Spectrogram:
+    """What `features.name` says, on one device. ValueError where the settings do not fit together."""
+    kind = Fbank if features.name in ("fbank", "mfcc") else Spectrogram
+    return kind(audio, features, device, dtype)

@@ -20,7 +20,7 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from dist_train import augment as change
 from dist_train.decode import Rows, decode, to_device
-from dist_train.features import Fbank
+from dist_train.features import extractor
 from dist_train.norm import frame_sums, normalise
 from dist_train.order import uniform
 from dist_train.payload import RawBatch
@@ -28,7 +28,6 @@ from dist_train.resample import Resamplers, speed_ratio
 from dist_train.settings import Audio, Augment, Features
 from dist_train.waves import Waves
 from dist_train.window import window_samples
-
 
 
 @dataclass
@@ -67,17 +66,17 @@ class FrontEnd:
         self.audio, self.features = audio, features
         self.augment, self.seed, self.listen = augment, seed, listen
         self.device, self.dtype = torch.device(device), dtype
-        self.fbank = Fbank(self.audio, self.features, self.device, dtype)
+        self.extractor = extractor(self.audio, self.features, self.device, dtype)
         self.resamplers = Resamplers(self.device, dtype)
         self.waves = Waves(audio, augment.speed, self.resamplers) if self.device.type == "cpu" else None
         self.channels = self.audio.channels if isinstance(self.audio.channels, int) else 1
-        self.bins = self.fbank.bins * self.channels
-        self.frame_count = self.fbank.frames(window_samples(self.audio))
+        self.bins = self.extractor.bins * self.channels
+        self.frame_count = self.extractor.frames(window_samples(self.audio))
         self.statistics: Tensor | None = None
         if self.frame_count < 1:
             raise ValueError(
-                f"audio.seconds={audio.seconds:g} is shorter than one frame of features.frame_length="
-                f"{self.features.frame_length:g} ms; give longer windows"
+                f"audio.seconds={audio.seconds:g} is shorter than one frame ({self.extractor.size} samples by features."
+                f"frame_length={self.features.frame_length:g} ms and features.fft); give longer windows"
             )
         for factor in augment.speed:
             speed_ratio(factor)
@@ -118,7 +117,7 @@ class FrontEnd:
     def _waves(self, raw: RawBatch, training: bool) -> tuple[Tensor, NDArray[np.int64]]:
         """(B, C, T) windows at speed and level, and (B,) how many samples of each count."""
         plan = raw.plan
-        samples = max(int(plan["window"].max()), self.fbank.size)
+        samples = max(int(plan["window"].max()), self.extractor.size)
         place = uniform(self.seed, plan["position"], "place") if training else np.full(len(plan), 0.5)
         gains = change.gains(plan, self.audio.target_db, self.augment.gain_db if training else None, self.seed)
         filled = (plan["length"] if self.audio.short == "pad" else plan["window"]).astype(np.int64)
@@ -171,11 +170,11 @@ class FrontEnd:
     def _features(self, wave_BCT: Tensor, filled: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """(B, frames, channels * bins), not normalised, and (B,) valid frames, at least one."""
         batch, channels, _ = wave_BCT.shape
-        feat = self.fbank(wave_BCT.flatten(0, 1))
+        whole = bool((filled >= wave_BCT.shape[2]).all())
+        feat = self.extractor(wave_BCT.flatten(0, 1), None if whole else np.repeat(filled, channels))
         if channels > 1:
-            feat = feat.view(batch, channels, -1, self.fbank.bins).transpose(1, 2).flatten(2)
-        frames = 1 + (np.maximum(filled, self.fbank.size) - self.fbank.size) // self.fbank.shift
-        return feat, frames
+            feat = feat.view(batch, channels, -1, self.extractor.bins).transpose(1, 2).flatten(2)
+        return feat, self.extractor.valid(filled)
 
     def _normalise(self, feat_BTF: Tensor, frames_B: Tensor | None, training: bool) -> Tensor:
         norm = self.features.norm
@@ -190,8 +189,8 @@ class FrontEnd:
         """SpecAugment; the mean that fills is over a row's valid frames, whose tail is zero."""
         settings = self.augment.spec
         assert settings is not None
-        freq, time = change.bands(plan, frames, self.fbank.bins, settings, self.seed)
-        freq = np.concatenate([freq + channel * self.fbank.bins for channel in range(self.channels)], axis=2)
+        freq, time = change.bands(plan, frames, self.extractor.bins, settings, self.seed)
+        freq = np.concatenate([freq + channel * self.extractor.bins for channel in range(self.channels)], axis=2)
         level: Tensor | float = 0.0
         if settings.fill == "mean":
             count = to_device(frames * self.bins, self.device)[:, None, None]

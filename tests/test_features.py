@@ -209,6 +209,29 @@ def test_padded_clips_count_their_own_frames() -> None:
     torch.testing.assert_close(batch.feat_BTF[0, :17].mean(0), torch.zeros(80), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mel", "spectrogram"])
+def test_spectra_take_the_same_path(name: str) -> None:
+    settings = Features(name=name, fft=512, norm="none")
+    front = make(settings, audio=Audio(seconds=0.5, short="pad", channels=2))
+    clips = [sound(3000, 2), sound(8000, 2), sound(100, 2)]
+    batch = scored(front, clips)
+    assert batch.feat_BTF.shape == (3, front.frame_count, front.bins)
+    assert batch.frames_B.tolist() == [19, 51, 2]
+    wave = batch.wave_BT[1]
+    options = {
+        "n_fft": 512,
+        "win_length": 400,
+        "hop_length": 160,
+        "window_fn": lambda size: torch.hann_window(size).pow(0.85),
+    }
+    if name == "mel":
+        spectrum = torchaudio.transforms.MelSpectrogram(n_mels=80, f_min=20.0, **options)(wave)
+    else:
+        spectrum = torchaudio.transforms.Spectrogram(**options)(wave)
+    expected = spectrum.clamp(min=1e-10).log().T
+    torch.testing.assert_close(batch.feat_BTF[1, :, : front.bins // 2], expected, rtol=0, atol=1e-3)
+
+
 def test_full_clips_of_different_lengths() -> None:
     clips = [sound(3000), sound(9000), sound(50)]
     front = make(Features(norm="cmvn"))

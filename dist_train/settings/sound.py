@@ -141,3 +141,22 @@ class Features(Section):
     preemphasis: float = Field(0.97, ge=0, le=1, description="fbank, mfcc: pre-emphasis coefficient")
     waveform_scale: float = Field(1.0, gt=0, description="factor on the waveform (32768 for int16-scaled front ends)")
     dither: float = Field(0.0, ge=0, description="Gaussian noise on each frame, in units of the scaled waveform")
+
+    @model_validator(mode="after")
+    def _applies(self) -> "Features":
+        idle = [key for key in IDLE[self.name] if getattr(self, key) != type(self).model_fields[key].default]
+        if self.scale != "db" and self.top_db is not None:
+            raise ValueError(f"top_db is for scale=db, not scale={self.scale}; leave it out")
+        if idle:
+            raise ValueError(f"{idle[0]} has no effect with name={self.name}; leave it out")
+        return self
+
+
+_TRANSFORM = ("fft", "power", "scale", "top_db", "mel_scale", "mel_norm", "center")
+_KALDI = ("ceps", "preemphasis", "dither")
+IDLE = {  # name -> the keys that it does not read
+    "fbank": ("ceps", *_TRANSFORM),
+    "mfcc": _TRANSFORM,
+    "mel": _KALDI,
+    "spectrogram": (*_KALDI, "bins", "low_freq", "high_freq", "mel_scale", "mel_norm"),
+}
