@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_train.acoustics import loudness
 from dist_train.decode import Rows, silence, to_device
 from dist_train.order import uniform
 from dist_train.resample import Resamplers, speed_ratio
-from dist_train.settings import Mixup, SpecAugment
+from dist_train.settings import Audio, Augment, Mixup, SpecAugment
 from dist_train.window import PLAIN
 
 Ints = NDArray[np.int64]
@@ -94,8 +95,13 @@ def _gather(wave_BCT: Tensor, index_BT: Tensor) -> Tensor:
     return wave_BCT.gather(2, index_BT[:, None].expand_as(wave_BCT))
 
 
-def gains(plan: Rows, target_db: float | None, range_db: tuple[float, float] | None, seed: int) -> Floats | None:
-    """(B,) factors: each clip's RMS brought to `target_db` (silent clips stay), then a gain drawn from `range_db`."""
+def gains(
+    plan: Rows, target_db: float | None, range_db: tuple[float, float] | None, seed: int, probability: float = 1.0
+) -> Floats | None:
+    """(B,) factors: each clip's RMS brought to `target_db` (silent clips stay), then a gain drawn from `range_db`.
+
+    `probability`: the share of rows that get the drawn gain.
+    """
     level = np.zeros(len(plan))
     if target_db is not None:
         rms = plan["rms"].astype(np.float64)
@@ -103,8 +109,32 @@ def gains(plan: Rows, target_db: float | None, range_db: tuple[float, float] | N
         level += np.where(known, target_db - 20 * np.log10(np.where(known, rms, 1.0)), 0.0)
     if range_db is not None:
         low, high = range_db
-        level += low + (high - low) * uniform(seed, plan["position"], "gain")
+        chosen = uniform(seed, plan["position"], "gain chosen") < probability
+        level += np.where(chosen, low + (high - low) * uniform(seed, plan["position"], "gain"), 0.0)
     return 10 ** (level / 20) if target_db is not None or range_db is not None else None
+
+
+def levels(
+    plan: Rows, audio: Audio, augment: Augment, seed: int, training: bool
+) -> tuple[Floats | None, Floats | None]:
+    """(B,) factors before reverb and noise, and after them; None: all are 1.
+
+    The random gain comes first where the level is the clip's (reverb and noise at a ratio keep it), and last where it
+    is the window's, which would undo it.
+    """
+    drawn = augment.gain_db if training else None
+    if audio.target_db is not None and audio.level == "crop":
+        return None, gains(plan, None, drawn, seed, augment.gain_probability)
+    return gains(plan, audio.target_db, drawn, seed, augment.gain_probability), None
+
+
+def shifts(plan: Rows, augment: Augment, seed: int) -> Floats:
+    """(B,) share of each window by which it is shifted, -1 to 1."""
+    position = plan["position"]
+    share = augment.shift * (2 * uniform(seed, position, "shift").astype(np.float64) - 1)
+    if augment.shift_probability < 1:
+        share *= uniform(seed, position, "shift chosen") < augment.shift_probability
+    return share
 
 
 def mix_pairs(plan: Rows, settings: Mixup, seed: int) -> tuple[Ints, Floats]:
@@ -140,35 +170,46 @@ def _beta_table(alpha: float) -> tuple[Floats, Floats]:
     return 0.5 * chance / chance[-1], value
 
 
-def mix(wave_BCT: Tensor, partner: Ints, weight: Floats) -> Tensor:
-    """weight * wave + (1 - weight) * the partner's wave, all partners as they were before."""
+def mix(wave_BCT: Tensor, partner: Ints, weight: Floats, kind: str = "linear", rate: int = 16000) -> Tensor:
+    """Mixup of the rows whose weight r is under 1 with their partners, all partners as they were before.
+
+    linear          r x1 + (1 - r) x2
+    between_class   (p x1 + (1 - p) x2) / sqrt(p^2 + (1 - p)^2), p = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r)
+
+    So r is a ratio of sound pressures: G is the loudest frame's A-weighted level, dB, at `rate` Hz, and sounds of equal
+    energy keep it (Tokozume, Ushiku, Harada 2018, arXiv 1711.10282). Labels keep r either way.
+    """
     rows = np.flatnonzero(weight < 1)
     if not len(rows):
         return wave_BCT
     where, other = to_device(np.stack([rows, partner[rows]]), wave_BCT.device)
-    share = to_device(weight[rows], wave_BCT.device).to(wave_BCT.dtype)[:, None, None]
-    mixed = wave_BCT[where] * share + wave_BCT[other] * (1 - share)
-    return wave_BCT.index_copy_(0, where, mixed)
+    share = to_device(weight[rows], wave_BCT.device).to(wave_BCT.dtype)
+    own, rest = share, 1 - share
+    if kind == "between_class":
+        own, rest = _by_pressure(wave_BCT, rows, partner[rows], share, rate)
+    if wave_BCT.device.type == "cpu":  # row by row: copies of the whole batch would cost three times as much
+        pairs = zip(rows.tolist(), partner[rows].tolist(), own, rest, strict=True)
+        mixed = [wave_BCT[row] * mine + wave_BCT[mate] * theirs for row, mate, mine, theirs in pairs]
+        for row, mixed_CT in zip(rows.tolist(), mixed, strict=True):
+            wave_BCT[row] = mixed_CT
+        return wave_BCT
+    mixed_RCT = wave_BCT[where] * own[:, None, None] + wave_BCT[other] * rest[:, None, None]
+    return wave_BCT.index_copy_(0, where, mixed_RCT)
 
 
-def noise(position: Ints, seed: int, channels: int, samples: int, device: torch.device) -> Tensor:
-    """(B, channels, samples) float32 Gaussian noise of deviation 1, a function of seed, position and place alone.
-
-    splitmix64 counts on from each row's key; two uniforms of 24 bits give one normal number (Box and Muller, 1958).
-    """
-    halves = [(uniform(seed, position, name) * 2**24).astype(np.int64) for name in ("noise high", "noise low")]
-    keys = to_device(halves[0] << 32 | halves[1] << 8, device)[:, None]
-    z = keys + (torch.arange(channels * samples, device=device) + 1) * _signed(0x9E3779B97F4A7C15)
-    for bits, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> bits & (1 << 64 - bits) - 1)) * _signed(factor)
-    z = z ^ (z >> 31 & (1 << 33) - 1)
-    radius = ((z >> 40 & 0xFFFFFF) + 1).float().mul_(2.0**-24).log_().mul_(-2).sqrt_()
-    angle = (z & 0xFFFFFF).float().mul_(2 * np.pi * 2.0**-24)
-    return (radius * angle.cos_()).view(-1, channels, samples)
+def _by_pressure(wave_BCT: Tensor, rows: Ints, others: Ints, share_R: Tensor, rate: int) -> tuple[Tensor, Tensor]:
+    """The factors of the rows and of their partners in between-class mixing; each row is measured once."""
+    heard, places = np.unique(np.concatenate([rows, others]), return_inverse=True)
+    loud = loudness(wave_BCT[to_device(heard, wave_BCT.device)], rate)
+    first, second = loud[to_device(places, wave_BCT.device)].view(2, -1)
+    return pressures(first, second, share_R)
 
 
-def _signed(number: int) -> int:
-    return number - 2**64 if number >= 2**63 else number
+def pressures(own: Tensor, other: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors on two sounds of `loudness` own and other, mixed between classes as `share` to 1 - share; 1, 0 at 1."""
+    part = share * other / (share * other + (1 - share) * own)  # p, without a division by r, which may be 0
+    norm = (part.square() + (1 - part).square()).sqrt()
+    return part / norm, (1 - part) / norm
 
 
 def bands(plan: Rows, frames: Ints, bins: int, settings: SpecAugment, seed: int) -> tuple[Ints, Ints]:
@@ -197,10 +238,28 @@ def _stack(masks: list[Ints], rows: int) -> Ints:
 
 
 def mask(feat_BTF: Tensor, freq: Ints, time: Ints, fill: Tensor | float) -> Tensor:
-    """SpecAugment: masked bins (in each channel) and frames become `fill`, a number or one a row (B, 1, 1)."""
+    """SpecAugment: masked bins (in each channel) and frames become `fill`, a number or one a row (B, 1, 1).
+
+    On the CPU in place.
+    """
     frames, bins = feat_BTF.shape[1:]
+    if feat_BTF.device.type == "cpu":  # a few slices; a mask would touch every value
+        return _mask_rows(feat_BTF, freq, time, fill)
     in_freq, in_time = _within(freq, bins, feat_BTF.device), _within(time, frames, feat_BTF.device)
     return torch.where(in_freq[:, None, :] | in_time[:, :, None], fill, feat_BTF)
+
+
+def _mask_rows(feat_BTF: Tensor, freq: Ints, time: Ints, fill: Tensor | float) -> Tensor:
+    levels = [fill] * len(feat_BTF) if isinstance(fill, float) else fill.flatten().tolist()
+    spans = zip(feat_BTF, freq.swapaxes(0, 1).tolist(), time.swapaxes(0, 1).tolist(), levels, strict=True)
+    for row_TF, bins, frames, value in spans:
+        for first, end in zip(*bins, strict=True):
+            if first < end:
+                row_TF[:, first:end] = value
+        for first, end in zip(*frames, strict=True):
+            if first < end:
+                row_TF[first:end] = value
+    return feat_BTF
 
 
 def _within(edges: Ints, size: int, device: torch.device) -> Tensor:

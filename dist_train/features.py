@@ -26,7 +26,7 @@ from dist_train.settings import Audio, Features
 from dist_train.spectrogram import Spectrogram
 
 EPSILON = torch.finfo(torch.float32).eps  # Kaldi's floor under the logarithm, in float64 as well
-ROWS = 4  # at once: what the core's cache holds
+FRAMES = 1200  # at once: what the core's cache holds
 BLOCKS = 5  # of the mel bank: a fifth of the multiplications
 SILENT_EDGE = 1e-9  # a window's first value that counts as zero (blackman's is -1e-17)
 
@@ -93,9 +93,10 @@ class Fbank:
         """
         rows, samples = wave_BT.shape
         out = wave_BT.new_empty(rows, self.frames(samples), self.bins)
-        scratch = _Scratch(self, min(ROWS, rows), wave_BT)
-        for start in range(0, rows, ROWS):
-            self._chunk(wave_BT[start : start + ROWS], out[start : start + ROWS], scratch)
+        step = min(rows, max(1, FRAMES // max(1, out.shape[1])))
+        scratch = _Scratch(self, step, wave_BT)
+        for start in range(0, rows, step):
+            self._chunk(wave_BT[start : start + step], out[start : start + step], scratch)
         return out
 
     def _chunk(self, wave_BT: Tensor, out: Tensor, scratch: "_Scratch") -> None:

@@ -108,7 +108,7 @@ def _groups(data: Data, world: World, consumed: int, total: int) -> Iterator[tup
     while size := order.step_size(consumed, total, data.batch_size, data.micro_batch):
         bounds = order.group_bounds(size, data.micro_batch)
         for group in order.rank_groups(len(bounds) - 1, world.rank, world.size):
-            yield consumed + bounds[group], bounds[group + 1] - bounds[group]
+            yield int(consumed + bounds[group]), int(bounds[group + 1] - bounds[group])
         consumed += size
 
 

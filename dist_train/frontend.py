@@ -1,14 +1,14 @@
 """The front end: a batch of raw bytes -> normalised features on the device, ready for the model.
 
-    bytes --copy--> device --decode--> --speed--> --fill--> --gain, shift, mixup--> Fbank --norm--> --SpecAugment-->
+    bytes --PCM, rate, speed, fill, level, reverb, noise--> waves --shift, mixup, dither, Fbank, norm, SpecAugment-->
 
 In: RawBatch (bytes and plan). Out: FrontBatch. One batch is one group: its result depends on the group alone, neither
 on the rank nor on what came before; in evaluation each row's result depends on that row alone. All arithmetic is in
-`dtype` with autocast and TF32 off, whatever the model uses. On CUDA nothing waits for the device.
+`dtype` with autocast and TF32 off, whatever the model uses. Here is the CPU's way, row by row in the core's cache; an
+accelerator takes the whole batch through a few kernels (`batched`) and never waits.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.amp.autocast_mode import is_autocast_available
 
 from dist_train import augment as change
-from dist_train.decode import Rows, decode, to_device
+from dist_train.batched import Batched
 from dist_train.features import extractor
+from dist_train.gaussian import gaussian, noise_keys
 from dist_train.norm import frame_sums, normalise
 from dist_train.order import uniform
 from dist_train.payload import RawBatch
+from dist_train.precision import exact
 from dist_train.resample import Resamplers, speed_ratio
+from dist_train.scene import Scene
 from dist_train.settings import Audio, Augment, Features
 from dist_train.waves import Waves
 from dist_train.window import window_samples
@@ -47,8 +49,8 @@ class FrontEnd:
     """Everything between the reader and the model, on one device.
 
     `frame_count` and `bins` are the shape of a window's features. `statistics` (2, bins), mean and deviation, must be
-    set before use with features.norm=dataset (`norm.statistics` of `sums`, over the whole training view). ValueError
-    where the settings do not fit together.
+    set before use with features.norm=dataset (`norm.statistics` of `sums`, over the whole training view). `bad` names
+    recordings of noise and rooms that could not be read. ValueError where the settings do not fit together.
     """
 
     def __init__(
@@ -61,14 +63,15 @@ class FrontEnd:
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
         listen: int | None = None,
+        compile: bool = False,
+        rows: int = 1,
     ) -> None:
-        """`listen`: how many rows of a batch keep their waveform (None: all)."""
+        """`listen`: how many rows of a batch keep their waveform (None: all); `compile`: on an accelerator only, for
+        batches of `rows` rows at most."""
         self.audio, self.features = audio, features
         self.augment, self.seed, self.listen = augment, seed, listen
         self.device, self.dtype = torch.device(device), dtype
         self.extractor = extractor(self.audio, self.features, self.device, dtype)
-        self.resamplers = Resamplers(self.device, dtype)
-        self.waves = Waves(audio, augment.speed, self.resamplers) if self.device.type == "cpu" else None
         self.channels = self.audio.channels if isinstance(self.audio.channels, int) else 1
         self.bins = self.extractor.bins * self.channels
         self.frame_count = self.extractor.frames(window_samples(self.audio))
@@ -80,10 +83,34 @@ class FrontEnd:
             )
         for factor in augment.speed:
             speed_ratio(factor)
+        self.scene = Scene(audio, augment, seed=seed, device=self.device, dtype=dtype)
+        self.bad = self.scene.bad
+        cpu = self.device.type == "cpu"
+        self.waves = Waves(audio, augment.speed, Resamplers(self.device, dtype)) if cpu else None
+        self.batched = None if cpu else self._batched(compile, rows)
+
+    def _batched(self, compile: bool, rows: int) -> Batched:
+        scene, crop = self.scene, self.audio.target_db is not None and self.audio.level == "crop"
+        return Batched(
+            self.audio,
+            self.augment,
+            self.features,
+            seed=self.seed,
+            device=self.device,
+            dtype=self.dtype,
+            compile=compile,
+            rows=rows,
+            reverb=scene.reverb if scene.rooms is not None else None,
+            noise=scene.noise if scene.bank is not None else None,
+            level=scene.level if crop else None,
+        )
 
     @torch.no_grad()
     def __call__(self, raw: RawBatch, training: bool) -> FrontBatch:
         """Features of a group. With `training`, changed as `augment` says; speed is in the plan already."""
+        if self.batched is not None:
+            self.batched.statistics, self.batched.listen = self.statistics, self.listen
+            return FrontBatch(*self.batched(raw, training))
         plan = raw.plan
         partner, weight = np.arange(len(plan)), np.ones(len(plan), np.float32)
         if training:
@@ -94,14 +121,19 @@ class FrontEnd:
                 wave_BCT = self._change(wave_BCT, plan, filled, partner, weight)
             filled = np.maximum(filled, filled[partner])
             feat_BTF, frames = self._features(wave_BCT, filled)
-            frames_B = None if (frames == feat_BTF.shape[1]).all() else to_device(frames, self.device)
+            frames_B = None if (frames == feat_BTF.shape[1]).all() else torch.from_numpy(frames)
             feat_BTF = self._normalise(feat_BTF, frames_B, training)
             if training and self.augment.spec is not None:
                 feat_BTF = self._mask(feat_BTF, frames_B, plan, frames)
-        tensors = (plan["label"].astype(np.int64), plan["weight"].copy(), partner, weight)
-        labels, weights, partners, shares = (to_device(array, self.device) for array in tensors)
-        # A copy: on the CPU the next batch takes the waves' memory.
-        return FrontBatch(feat_BTF, frames_B, labels, weights, partners, shares, wave_BCT[: self.listen, 0].clone())
+        return FrontBatch(
+            feat_BTF,
+            frames_B,
+            torch.from_numpy(plan["label"].astype(np.int64)),
+            torch.from_numpy(plan["weight"].copy()),
+            torch.from_numpy(partner),
+            torch.from_numpy(weight),
+            wave_BCT[: self.listen, 0].clone(),  # the next batch takes the waves' memory
+        )
 
     @torch.no_grad()
     def sums(self, batches: Iterable[RawBatch]) -> Tensor:
@@ -109,62 +141,45 @@ class FrontEnd:
         total = torch.zeros(3, self.bins, dtype=torch.int64)
         with exact(self.device):
             for raw in batches:
+                if self.batched is not None:
+                    total += frame_sums(*self.batched.raw_features(raw))
+                    continue
                 feat_BTF, frames = self._features(*self._waves(raw, training=False))
-                frames_B, weight_B = (to_device(array, self.device) for array in (frames, raw.plan["weight"].copy()))
-                total += frame_sums(feat_BTF, frames_B, weight_B)
+                total += frame_sums(feat_BTF, torch.from_numpy(frames), torch.from_numpy(raw.plan["weight"].copy()))
         return total
 
     def _waves(self, raw: RawBatch, training: bool) -> tuple[Tensor, NDArray[np.int64]]:
         """(B, C, T) windows at speed and level, and (B,) how many samples of each count."""
-        plan = raw.plan
+        assert self.waves is not None
+        plan, augment = raw.plan, self.augment
         samples = max(int(plan["window"].max()), self.extractor.size)
         place = uniform(self.seed, plan["position"], "place") if training else np.full(len(plan), 0.5)
-        gains = change.gains(plan, self.audio.target_db, self.augment.gain_db if training else None, self.seed)
+        level, gain = change.levels(plan, self.audio, augment, self.seed, training)
         filled = (plan["length"] if self.audio.short == "pad" else plan["window"]).astype(np.int64)
-        if self.waves is not None:
-            return self.waves(raw.data, plan, samples, gains, place), filled
-        data = raw.data.to(self.device, non_blocking=True)
-        wave_BCT = torch.empty(len(plan), self.channels, samples, dtype=self.dtype, device=self.device)
-        for rows in self._alike(plan):
-            part = self._part(data, plan, rows, training)
-            where = _index(rows, self.device)
-            wave_BCT[where, :, : part.shape[2]] = part
-            if part.shape[2] < samples:
-                wave_BCT[where, :, part.shape[2] :] = 0
-        wave_BCT = change.fill(wave_BCT, plan, self.audio.short, place)
-        if gains is not None:
-            wave_BCT *= to_device(gains, self.device).to(self.dtype)[:, None, None]
+        wave_BCT = self.waves(raw.data, plan, samples, level, place)
+        if training:
+            wave_BCT = self.scene.noise(self.scene.reverb(wave_BCT, plan, filled), plan, filled)
+        wave_BCT = self.scene.level(wave_BCT, plan, filled)
+        if gain is not None:
+            wave_BCT *= torch.from_numpy(gain).to(self.dtype)[:, None, None]
         return wave_BCT, filled
 
-    def _part(self, data: Tensor, plan: Rows, rows: NDArray[np.int64], training: bool) -> Tensor:
-        """Rows that are alike, decoded and at speed."""
-        # A GPU's matrix product may sum in another order for another number of rows; scores must not see their mates.
-        padded = rows if training else np.resize(rows, len(plan))
-        bytes_RN = data[_index(padded, self.device)]
-        wave_RCT = decode(bytes_RN, plan[padded], self.audio, self.resamplers)
-        return change.speed(wave_RCT, plan[padded], self.augment.speed, self.resamplers)[: len(rows)]
-
-    def _alike(self, plan: Rows) -> Iterator[NDArray[np.int64]]:
-        """Rows alike in codec, channels, rate and factor."""
-        kind = plan["rate"].astype(np.int64) << 24
-        for bits, name in ((16, "factor"), (8, "channels"), (0, "codec")):
-            kind |= plan[name].astype(np.int64) << bits
-        for value in np.unique(kind):
-            yield np.flatnonzero(kind == value)
-
     def _change(
-        self, wave_BCT: Tensor, plan: Rows, filled: NDArray[np.int64], partner: NDArray[np.int64], weight: NDArray[Any]
+        self,
+        wave_BCT: Tensor,
+        plan: NDArray[Any],
+        filled: NDArray[np.int64],
+        partner: NDArray[np.int64],
+        weight: NDArray[Any],
     ) -> Tensor:
         """Shift, mixup and dither."""
-        position = plan["position"]
         if self.augment.shift > 0:
-            share = self.augment.shift * (2 * uniform(self.seed, position, "shift").astype(np.float64) - 1)
-            wave_BCT = change.shift(wave_BCT, filled, share)
-        wave_BCT = change.mix(wave_BCT, partner, weight)
-        if self.features.dither > 0:
+            wave_BCT = change.shift(wave_BCT, filled, change.shifts(plan, self.augment, self.seed))
+        wave_BCT = change.mix(wave_BCT, partner, weight, self.augment.mixup.kind, self.audio.sample_rate)
+        if self.features.dither > 0 and self.features.name in ("fbank", "mfcc"):
             level = self.features.dither / self.features.waveform_scale
-            noise = change.noise(position, self.seed, wave_BCT.shape[1], wave_BCT.shape[2], self.device)
-            wave_BCT = wave_BCT + noise.to(self.dtype) * level
+            keys = torch.from_numpy(noise_keys(plan["position"], self.seed))
+            wave_BCT = wave_BCT + gaussian(keys, *wave_BCT.shape[1:]).to(self.dtype) * level
         return wave_BCT
 
     def _features(self, wave_BCT: Tensor, filled: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
@@ -182,10 +197,9 @@ class FrontEnd:
             norm = "clip"  # a score must not depend on batch mates
         if norm == "dataset":
             assert self.statistics is not None, "set FrontEnd.statistics before the first batch"
-            self.statistics = self.statistics.to(self.device)
         return normalise(feat_BTF, frames_B, norm, self.statistics)
 
-    def _mask(self, feat_BTF: Tensor, frames_B: Tensor | None, plan: Rows, frames: NDArray[np.int64]) -> Tensor:
+    def _mask(self, feat_BTF: Tensor, frames_B: Tensor | None, plan: NDArray[Any], frames: NDArray[np.int64]) -> Tensor:
         """SpecAugment; the mean that fills is over a row's valid frames, whose tail is zero."""
         settings = self.augment.spec
         assert settings is not None
@@ -193,40 +207,7 @@ class FrontEnd:
         freq = np.concatenate([freq + channel * self.extractor.bins for channel in range(self.channels)], axis=2)
         level: Tensor | float = 0.0
         if settings.fill == "mean":
-            count = to_device(frames * self.bins, self.device)[:, None, None]
+            count = torch.from_numpy(frames * self.bins)[:, None, None]
             level = feat_BTF.sum((1, 2), keepdim=True) / count
         masked = change.mask(feat_BTF, freq, time, level)
         return masked if frames_B is None else normalise(masked, frames_B, "none")
-
-
-def _index(rows: NDArray[np.int64], device: torch.device) -> slice | Tensor:
-    """Rows as a slice where they follow each other (no copy), else as a tensor."""
-    if int(rows[-1]) - int(rows[0]) == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
-        return slice(int(rows[0]), int(rows[-1]) + 1)
-    return to_device(rows, device)
-
-
-@contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """No autocast, no TF32, no bf16 products: they put errors of up to 6.6 in a log mel bin.
-
-    The precision is a switch of the process; enter this on the thread that runs the model too.
-    """
-    switches = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
-    try:
-        name = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-    except RuntimeError:  # torch 2.11 refuses its older switch where the newer ones were used
-        name = None
-        for switch in switches:
-            switch.fp32_precision = "ieee"
-    try:
-        known = is_autocast_available(device.type)
-        with torch.autocast(device.type, enabled=False) if known else nullcontext():
-            yield
-    finally:
-        if name is not None:
-            torch.set_float32_matmul_precision(name)
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value

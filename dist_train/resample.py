@@ -75,7 +75,7 @@ class Resampler:
 
     def __init__(self, ratio: Ratio, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         assert not ratio.same
-        self.ratio = ratio
+        self.ratio, self.width = ratio, ratio.width
         kernel = _kernel(ratio, dtype)
         # A product reads rows that start `inputs` apart; BLAS wants that to be no less than the row's length.
         reach = 2 * ratio.width + math.ceil(BAND * ratio.orig / ratio.new) + 2
@@ -91,7 +91,11 @@ class Resampler:
 
     def needed(self, samples: int) -> int:
         """Inputs, both margins included, that `samples` outputs are made of; give zeros for those you lack."""
-        return self.strides(samples) * self.inputs + 2 * self.ratio.width
+        return self.strides(samples) * self.inputs + 2 * self.width
+
+    def room(self, samples: int) -> int:
+        """Values that `into` writes for `samples` outputs."""
+        return self.strides(samples) * self.outputs
 
     def __call__(self, wave_RT: Tensor, samples: int) -> Tensor:
         """(rows, needed(samples)), contiguous -> (rows, samples). Output 0 lies where input `width` lies."""
@@ -110,7 +114,7 @@ class Resampler:
         return out.view(rows, -1)[:, :samples]
 
     def into(self, wave_T: Tensor, samples: int, out_T: Tensor) -> None:
-        """(needed(samples),) -> the start of `out_T`, which must have room for strides(samples) * outputs values."""
+        """(needed(samples),) -> the start of `out_T`, which must hold room(samples) values."""
         count = self.strides(samples)
         out = out_T[: count * self.outputs].view(count, self.outputs)
         for start, first, matrix in self.bands:

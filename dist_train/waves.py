@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train.decode import Rows, mix, pcm
-from dist_train.resample import Ratio, Resamplers, rate_ratio, speed_ratio
+from dist_train.resample import Resampler, Resamplers, rate_ratio, speed_ratio
 from dist_train.row import CODECS
 from dist_train.settings import Audio
 from dist_train.window import PLAIN
@@ -32,9 +32,11 @@ class Waves:
     def __init__(self, audio: Audio, speeds: list[Fraction], resamplers: Resamplers) -> None:
         self.audio, self.resamplers = audio, resamplers
         self.channels = audio.channels if isinstance(audio.channels, int) else 1
-        self.speeds = [speed_ratio(factor) for factor in speeds]
+        ratios = [speed_ratio(factor) for factor in speeds]
+        self.speeds = [None if ratio.same else resamplers.of(ratio) for ratio in ratios]
+        self.rates: dict[int, Resampler | None] = {}
         # A filter writes whole blocks, so the last may reach past the window.
-        self.slack = max((resamplers.of(ratio).outputs for ratio in self.speeds if not ratio.same), default=0)
+        self.slack = max((resampler.outputs for resampler in self.speeds if resampler is not None), default=0)
         self.memory: dict[str, Tensor] = {}
 
     def __call__(
@@ -57,27 +59,32 @@ class Waves:
     def _window(self, data: Tensor, one: tuple[int, ...], out_CT: Tensor) -> None:
         """One row up to its speed; what lies past its length is undefined."""
         codec, channels, rate, factor, first, count, frames, drop, _, window = one
-        stage1 = rate_ratio(rate, self.audio.sample_rate)
-        stage2 = None if factor == PLAIN or self.speeds[factor].same else self.speeds[factor]
-        made = (count - 2 * stage1.width) // stage1.orig * stage1.new
+        stage1 = self._stage1(rate)
+        stage2 = None if factor == PLAIN else self.speeds[factor]
+        needed = 0 if stage2 is None else stage2.needed(window)
+        made = 0 if stage1 is None else (count - 2 * stage1.width) // stage1.ratio.orig * stage1.ratio.new
         into = out_CT
-        if not stage1.same:
-            into = self._memory("source", max(count, self.resamplers.of(stage1).needed(made)))
-        elif stage2 is not None:
-            into = self._memory("source", max(count, self.resamplers.of(stage2).needed(window)))
+        if stage1 is not None or stage2 is not None:
+            into = self._memory("source", max(count, needed if stage1 is None else stage1.needed(made)))
         self._decode(data, codec, channels, into[:, :count])
-        _silence(into, max(-first, 0), min(frames - first, count))
-        if not stage1.same:
-            into = self._rate(
-                into, stage1, made, drop, 0 if stage2 is None else self.resamplers.of(stage2).needed(window)
-            )
-            start = (first + stage1.width) // stage1.orig * stage1.new + drop
-            _silence(into, max(-start, 0), min(stage1.length(frames) - start, made - drop))
+        _silence(into, -first, min(frames - first, count))
+        if stage1 is not None:
+            rated = self._memory("rated", max(stage1.room(made), drop + needed))
+            _convert(into, stage1, made, rated)
+            into = rated[:, drop:]
+            start = (first + stage1.width) // stage1.ratio.orig * stage1.ratio.new + drop
+            _silence(into, -start, min(stage1.ratio.length(frames) - start, made - drop))
         if stage2 is not None:
-            self._convert(into, stage2, window, out_CT)
-        elif not stage1.same:
+            _convert(into, stage2, window, out_CT)
+        elif stage1 is not None:
             kept = min(into.shape[1], out_CT.shape[1])
             out_CT[:, :kept] = into[:, :kept]
+
+    def _stage1(self, rate: int) -> Resampler | None:
+        if rate not in self.rates:
+            ratio = rate_ratio(rate, self.audio.sample_rate)
+            self.rates[rate] = None if ratio.same else self.resamplers.of(ratio)
+        return self.rates[rate]
 
     def _decode(self, data: Tensor, codec: int, channels: int, into: Tensor) -> None:
         """The samples of a row's bytes, (C, count)."""
@@ -87,18 +94,6 @@ class Waves:
         else:
             wave_RCT = pcm(data[None], CODECS(codec), channels, count, self.resamplers.dtype)
             into.copy_(mix(wave_RCT, self.audio.channels)[0])
-
-    def _rate(self, into: Tensor, ratio: Ratio, made: int, drop: int, needed: int) -> Tensor:
-        """Stage 1 of a row without its first `drop` samples; at least `needed` long, undefined from `made` on."""
-        resampler = self.resamplers.of(ratio)
-        rated = self._memory("rated", max(resampler.strides(made) * resampler.outputs, drop + needed))
-        self._convert(into, ratio, made, rated)
-        return rated[:, drop:]
-
-    def _convert(self, wave_CT: Tensor, ratio: Ratio, samples: int, out_CT: Tensor) -> None:
-        resampler = self.resamplers.of(ratio)
-        for wave_T, out_T in zip(wave_CT.unbind(), out_CT.unbind(), strict=True):
-            resampler.into(wave_T, samples, out_T)
 
     def _fill(self, wave_CT: Tensor, length: int, window: int, place: float) -> None:
         """A clip shorter than its window, repeated or moved to its place."""
@@ -125,7 +120,14 @@ class Waves:
         return found[: rows * count].view(rows, count)
 
 
+def _convert(wave_CT: Tensor, resampler: Resampler, samples: int, out_CT: Tensor) -> None:
+    for channel in range(len(wave_CT)):
+        resampler.into(wave_CT[channel], samples, out_CT[channel])
+
+
 def _silence(wave_CT: Tensor, low: int, high: int) -> None:
     """Zeros outside [low, high): what lies there may be anything, NaN included."""
-    wave_CT[:, :low] = 0
-    wave_CT[:, max(high, 0) :] = 0
+    if low > 0:
+        wave_CT[:, :low] = 0
+    if high < wave_CT.shape[1]:
+        wave_CT[:, max(high, 0) :] = 0

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_train import augment
+from dist_train.acoustics import loudness
 from dist_train.frontend import FrontEnd
+from dist_train.gaussian import gaussian, noise_keys
 from dist_train.settings import Audio, Augment, Features, Mixup, SpecAugment
 from dist_train.window import PLAN, train_windows
 
@@ -88,6 +90,17 @@ def test_level_and_gain() -> None:
     assert augment.gains(plan, None, None, seed=0) is None
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_a_share_of_rows_gets_the_gain(probability: float) -> None:
+    plan = plan_of(10000)
+    gains = augment.gains(plan, None, (-6.0, 3.0), 0, probability)
+    always = augment.gains(plan, None, (-6.0, 3.0), 0)
+    changed = gains != 1
+    assert abs(changed.mean() - probability) < (0.015 if 0 < probability < 1 else 1e-3)
+    assert (gains[changed] == always[changed]).all()
+    np.testing.assert_allclose(augment.gains(plan, -20.0, (6.0, 6.0), 0, 0.0), augment.gains(plan, -20.0, None, 0))
+
+
 def test_mixup_pairs() -> None:
     plan = plan_of(2000)
     plan["weight"][7] = 0
@@ -117,9 +130,62 @@ def test_mix_uses_partners_as_they_were() -> None:
     assert out.flatten().tolist() == [5.5, 77.5, 100.0]
 
 
+@pytest.mark.parametrize("loud", [1.0, 0.01, 30.0])
+def test_between_class_mixing_is_by_sound_pressure(loud: float) -> None:
+    """Sounds alike but for their level, of which G1 - G2 is known: the formula in float64."""
+    rng = np.random.default_rng(0)
+    one, two = rng.standard_normal((2, 1, 2048 * 4)) * 0.05
+    pair = torch.from_numpy(np.stack([one, two, loud * one])).float()
+    weight = np.array([0.3, 1.0, 1.0], np.float32)
+    out = augment.mix(pair.clone(), np.array([2, 1, 2]), weight, "between_class")
+    p = 1 / (1 + 10 ** (-20 * np.log10(loud) / 20) * (1 - 0.3) / 0.3)
+    expected = (p + (1 - p) * loud) * one / np.sqrt(p**2 + (1 - p) ** 2)
+    np.testing.assert_allclose(out[0], expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(out[1:], pair[1:])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_between_class_mixing_keeps_the_ratio_of_pressures(share: float) -> None:
+    """The mixed-in parts are heard as r to 1 - r, whatever the levels were, at the energy of sounds as loud."""
+    sounds = torch.randn(2, 1, 16000) * torch.tensor([0.3, 0.002])[:, None, None]
+    mixed = augment.mix(sounds.clone(), np.array([1, 1]), np.array([share, 1], np.float32), "between_class")[0, 0]
+    parts = torch.linalg.lstsq(sounds[:, 0].T.double(), mixed[:, None].double()).solution[:, 0]
+    heard = parts * loudness(sounds, 16000).double()
+    assert float(heard[0] / heard[1]) == pytest.approx(share / (1 - share), rel=1e-3)
+    assert float(parts.square().sum()) == pytest.approx(1, rel=1e-3)
+
+
+def test_a_share_of_one_is_the_sound_itself() -> None:
+    loud = torch.rand(50) + 1e-4
+    own, rest = augment.pressures(loud, loud.flip(0), torch.ones(50))
+    assert (own == 1).all()
+    assert (rest == 0).all()
+
+
+def test_between_class_mixing_of_silence() -> None:
+    sounds = torch.zeros(3, 2, 300)
+    sounds[2] = torch.randn(2, 300)
+    for partner in ([1, 2, 0], [2, 0, 1]):
+        for share in (0.0, 1e-7, 0.5, 0.999999):
+            weight = np.full(3, share, np.float32)
+            out = augment.mix(sounds.clone(), np.array(partner), weight, "between_class", 8000)
+            assert torch.isfinite(out).all()
+            assert out.abs().max() <= sounds.abs().max() * 1.001
+
+
+@pytest.mark.parametrize("kind", ["linear", "between_class"])
+def test_a_mix_depends_on_its_pair_only(kind: str) -> None:
+    sounds, partner = torch.randn(6, 2, 5000), np.array([3, 2, 2, 0, 4, 1])
+    weight = np.array([0.2, 0.7, 1.0, 0.5, 1.0, 0.9], np.float32)
+    together = augment.mix(sounds.clone(), partner, weight, kind)
+    for row, other in enumerate(partner):
+        alone = augment.mix(sounds[[row, other]].clone(), np.array([1, 1]), np.array([weight[row], 1.0]), kind)
+        assert torch.equal(alone[0], together[row])
+
+
 def test_noise_is_normal_and_belongs_to_the_position() -> None:
-    noise = augment.noise(np.arange(4), 1, 1, 50000, CPU)
-    again = augment.noise(np.array([2, 99]), 1, 1, 50000, CPU)
+    noise = gaussian(torch.from_numpy(noise_keys(np.arange(4), 1)), 1, 50000)
+    again = gaussian(torch.from_numpy(noise_keys(np.array([2, 99]), 1)), 1, 50000)
     assert torch.equal(noise[2], again[0])
     assert abs(noise.mean()) < 0.01
     assert abs(noise.std() - 1) < 0.01

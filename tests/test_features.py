@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import torchaudio
 from clips import index_rows, raw_batch, sound
@@ -16,7 +17,7 @@ from dist_train.features import Fbank
 from dist_train.frontend import FrontEnd
 from dist_train.norm import frame_sums, normalise, statistics
 from dist_train.presets import PRESETS, preset
-from dist_train.settings import Audio, Augment, Features, Mixup, SpecAugment
+from dist_train.settings import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
 from dist_train.window import eval_windows, full_windows, train_windows
 
 CPU = torch.device("cpu")
@@ -266,6 +267,37 @@ def test_model_precision_does_not_reach_the_features() -> None:
     finally:
         torch.set_float32_matmul_precision(before)
     assert torch.equal(out, expected)
+
+
+def test_noise_rooms_and_level_reach_the_windows(tmp_path: Path) -> None:
+    for name, wave in (("noise", sound(40000, seed=9)), ("room", np.eye(400, 1) + np.eye(400, 1, -300))):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", wave, 16000, subtype="FLOAT")
+    (tmp_path / "noise" / "torn.wav").write_bytes(b"RIFF")
+    noise = Noise(shards=[str(tmp_path / "noise")], probability=1.0, snr_db=(0.0, 0.0))
+    reverb = Reverb(shards=[str(tmp_path / "room")], probability=1.0)
+    clips = [sound(20000, seed=number) for number in range(4)]
+    made: dict[str, torch.Tensor] = {}
+    for name, augment, audio in (
+        ("plain", Augment(), Audio(seconds=1.0)),
+        ("noise", Augment(noise=noise), Audio(seconds=1.0)),
+        ("reverb", Augment(reverb=reverb), Audio(seconds=1.0)),
+        ("level", Augment(noise=noise, reverb=reverb), Audio(seconds=1.0, target_db=-20.0, level="crop")),
+    ):
+        front = FrontEnd(audio, augment, Features(), seed=0, device="cpu")
+        assert len(front.bad) == (augment.noise is not None)
+        raw = raw_batch(train_windows(index_rows(clips), np.arange(4), np.arange(4), None, audio, augment, 0), clips)
+        made[name] = front(raw, training=True).wave_BT
+        quiet = front(raw, training=False).wave_BT
+        if name != "level":
+            assert torch.equal(quiet, made.setdefault("scored", quiet))
+    power = {name: wave.square().mean(1) for name, wave in made.items()}
+    torch.testing.assert_close(power["noise"], 2 * power["plain"], rtol=0.1, atol=0)
+    torch.testing.assert_close(power["reverb"], power["plain"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(power["level"], torch.full((4,), 0.01), rtol=1e-4, atol=0)
+    echo = made["plain"][:, 300:] + made["plain"][:, :-300]
+    shape = torch.nn.functional.cosine_similarity(made["reverb"][:, 300:], echo)
+    assert shape.min() > 0.9999
 
 
 def test_float64_throughout() -> None:

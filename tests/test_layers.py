@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dist_train"
 DATA = (
     *("shards", "view", "check", "storage", "reader", "window"),
-    *("decode", "resample", "augment", "features", "frontend"),
+    *("decode", "resample", "waves", "augment", "acoustics", "bank", "scene", "gaussian"),
+    *("features", "spectrogram", "batched", "precision", "frontend"),
 )
 TOP = ("engine", "step", "evaluate", "checkpoint", "log", "runs", "inference", "world", "objective", "optim", "models")
 LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"}
