@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.text import Text
 
 from dist_train.layers import Layer
+from dist_train.speed import LEAST
 
 _SHOWN = (
     ("loss", "loss {:.4f}"),
@@ -25,9 +26,12 @@ _SHOWN = (
     ("clips_per_second", "{:.0f} clips/s"),
     ("audio_per_second", "{:.0f} audio-s/s"),
     ("data_wait", "waiting for data {:.0%}"),
+    ("tflops", "{:.3g} TFLOP/s"),
+    ("peak_share", "{:.0%} of peak"),
     ("peak_memory", "memory {:.1f} GB"),
 )
 _COUNTED = (("bad_samples", "bad samples {}"), ("skipped", "skipped steps {}"))
+_SLOW = 0.2  # a rank slower by more than this share is named
 _QUIET = {"kind", "step", "consumed", "epoch", "clips", "stream"} | {name for name, _ in (*_SHOWN, *_COUNTED)}
 
 
@@ -174,7 +178,13 @@ def _lines(name: str, seconds: float) -> Callable[[int, int], None]:
     return show
 
 
+def _worth(name: str, value: Any) -> bool:
+    return value is not None and (name != "tflops" or value >= LEAST)
+
+
 def _figures(record: dict[str, Any]) -> str:
-    shown = [text.format(record[name]) for name, text in _SHOWN if record.get(name) is not None]
+    shown = [text.format(record[name]) for name, text in _SHOWN if _worth(name, record.get(name))]
     counted = [text.format(record[name]) for name, text in _COUNTED if record.get(name)]
+    if record.get("slowest_by", 0) > _SLOW:
+        shown.append(f"rank {record['slowest_rank']} is {record['slowest_by']:.0%} slower")
     return "  ".join(shown + counted)

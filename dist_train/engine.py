@@ -3,13 +3,17 @@
 parts -> lock the folder, resume -> [evaluate when due, save when due, step, log] ... -> score -> result
 """
 
+import gc
 import math
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dist_train import optim, order
 from dist_train.feed import Feed, windows
 from dist_train.parts import Parts
 from dist_train.record import Record
+from dist_train.trace import Trace
 
 SAVE, STOP = 1, 2  # what a rank may wish for between two steps
 
@@ -29,11 +33,15 @@ class Engine:
         try:
             self.record.open()
             self.parts.step.prime(min(self.config.data.micro_batch, self.config.data.batch_size))
+            self.trace = self._trace()
             self.feed = self._feed()
             try:
-                finished = self._loop()
+                with collections_when_told():
+                    finished = self._loop()
             finally:
                 self.feed.close()
+                self.trace.close()
+                self.record.traced = self.trace.path
             if finished:
                 self.record.finish(self._stop_asked)
         finally:
@@ -42,19 +50,26 @@ class Engine:
 
     def _loop(self) -> bool:
         progress, agreed = self.progress, 0
+        self.record.speed.begin(progress.consumed)
         while True:
-            if self._due() and not self._evaluate():
-                agreed = STOP
+            if self._due():
+                with self.record.speed.paused():
+                    agreed = agreed if self._evaluate() else STOP
+                gc.collect()
             if agreed in (SAVE, STOP):
                 self.record.save()
+                gc.collect()
             if agreed == STOP:
                 self.record.stopped()
                 return False
             if progress.consumed >= self.parts.total:
                 return True
             before = progress.consumed
+            self.trace.before(progress.step + 1)
             self._step()
-            self.record.step_done(self.feed.waited)
+            self.trace.after(progress.step)
+            if self.record.step_done(self.feed.waited):
+                gc.collect()
             agreed = max(self.world.agree(self._wish()), SAVE if self._mark(before) else 0)
 
     def _step(self) -> None:
@@ -70,6 +85,11 @@ class Engine:
         for raw, _ in mine:
             self.record.delivered(raw.plan, raw.bad)
         self.record.rate, self.record.last = rate, mine[0][1] if mine else self.record.last
+
+    def _trace(self) -> Trace:
+        record = self.record
+        folder = record.folder.path / "trace" if record.folder is not None else None
+        return Trace(self.config.log.profile, folder, self.world.device, record.log.message)
 
     def _feed(self) -> Feed:
         requests = windows(self.views.train, self.config, self.world, self.progress.consumed, self.parts.total)
@@ -126,3 +146,21 @@ class Engine:
         if self.asked:  # a second Ctrl-C does not wait for the step
             signal.signal(number, signal.SIG_DFL)
         self.asked = True
+
+
+@contextmanager
+def collections_when_told() -> Iterator[None]:
+    """No garbage collection but by name, at the same step on all ranks: each one that collects makes all others wait.
+
+    What the run is made of is left out of them.
+    """
+    was = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dist_train.feed import Feed
 from dist_train.frontend import FrontEnd
+from dist_train.models import compiled
 from dist_train.settings import Config, Evaluation
 from dist_train.view import View
 from dist_train.window import eval_windows, full_windows
@@ -139,9 +140,10 @@ def _batch(model: nn.Module, feed: Feed, settings: Evaluation, summed: _Sums, wo
         feat_BTF = nn.functional.pad(feat_BTF, (0, 0, 0, 0, 0, settings.batch_size - rows))
         if frames_B is not None:
             frames_B = nn.functional.pad(frames_B, (0, settings.batch_size - rows), value=feat_BTF.shape[1])
-    with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False):
+    exact = torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False)
+    with exact, compiled.eager(model):
         logits_BC = model.forward(feat_BTF, frames_B)[:rows].double().cpu()
     values_BC = logits_BC if settings.average == "logits" else logits_BC.softmax(1)
-    heard_B = (batch.wave_BT.reshape(rows, -1).abs().amax(1) > 0).double().cpu()
-    summed.add(raw.plan["id"], values_BC, heard_B)
+    assert batch.heard_B is not None, "the front end says so in evaluation"
+    summed.add(raw.plan["id"], values_BC, batch.heard_B.double().cpu())
     summed.bad.update(raw.bad)

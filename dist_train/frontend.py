@@ -43,6 +43,7 @@ class FrontBatch:
     partner_B: Tensor  # int64, row of the batch that was mixed in; its own where none was
     mix_B: Tensor  # float32, weight of the row's own label; 1 where none was mixed in
     wave_BT: Tensor  # first channel of the first rows before features, to listen to
+    heard_B: Tensor | None = None  # bool, in evaluation: whether there is any sound in the row
 
 
 class FrontEnd:
@@ -133,6 +134,7 @@ class FrontEnd:
             torch.from_numpy(partner),
             torch.from_numpy(weight),
             wave_BCT[: self.listen, 0].clone(),  # the next batch takes the waves' memory
+            None if training else wave_BCT.flatten(1).any(1),
         )
 
     @torch.no_grad()

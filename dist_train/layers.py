@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dist_train.models import compiled
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -21,7 +23,7 @@ def layers(model: nn.Module, feat_shape: tuple[int, int]) -> list[Layer]:
     """Rows of the modules of the first two levels, in order, and one of the whole model, `total`.
 
     feat_shape: (frames, bins) of the dummy input. One forward in eval mode: weights, running statistics, modes and
-    random state stay as they are. `model.forward` is called, not the model: a compiled one would compile for it.
+    random state stay as they are. A compiled model runs eagerly: it would compile for this one shape.
     """
     chosen = {name: module for name, module in model.named_modules() if name and name.count(".") < 2}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -31,7 +33,7 @@ def layers(model: nn.Module, feat_shape: tuple[int, int]) -> list[Layer]:
     feat_BTF = torch.zeros(1, *feat_shape, device=first.device, dtype=first.dtype)
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), compiled.eager(model):
             whole = model.forward(feat_BTF)
     finally:
         for hook in hooks:

@@ -17,10 +17,12 @@ from dist_train import config as configuration
 from dist_train.evaluate import Scores, clip_windows, evaluate
 from dist_train.feed import Views, views
 from dist_train.frontend import FrontEnd
+from dist_train.models import compiled
 from dist_train.norm import statistics
 from dist_train.progress import Progress
 from dist_train.reader import Reader
 from dist_train.settings import Config
+from dist_train.speed import device_peak
 from dist_train.step import SHARED, Step
 from dist_train.storage import Files
 from dist_train.view import View
@@ -39,7 +41,15 @@ class Parts:
         self.half = precision(config, world)
         wide = torch.float64 if config.precision == "fp64" else torch.float32
         self.front = FrontEnd(
-            config.audio, config.augment, config.features, seed=config.run.seed, device=world.device, dtype=wide
+            config.audio,
+            config.augment,
+            config.features,
+            seed=config.run.seed,
+            device=world.device,
+            dtype=wide,
+            listen=config.log.examples,
+            compile=config.compile,
+            rows=config.data.micro_batch,
         )
         self.model = network(config, self.front.bins, len(self.views.train.classes), world, wide)
         self.step = Step(self.model, config, world, self.half, (self.front.frame_count, self.front.bins))
@@ -103,6 +113,10 @@ class Parts:
         if self.world.first:
             self.step.sums[:SHARED] = payload["sums"].to(self.step.sums)
 
+    def peak(self) -> float | None:
+        """Largest FLOP/s of this rank's device in the run's precision, where it is known."""
+        return device_peak(self.world.device, self.half, next(self.model.parameters()).dtype)
+
     def facts(self) -> dict[str, Any]:
         """What environment.json says of the world."""
         place, device = self.world.place, self.world.device
@@ -138,12 +152,14 @@ def network(config: Config, bins: int, classes: int, world: World, wide: torch.d
     # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.
     model.to(world.device, wide).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
-        compiled(model)
+        compile_blocks(model, config.graphs, world.device)
     return model
 
 
-def compiled(model: nn.Module) -> None:
-    """Compile in place. Errors: `ValueError` where no C++ compiler is found, before minutes are spent."""
+def compile_blocks(model: nn.Module, graphs: bool, device: torch.device) -> None:
+    """Compile in place. Errors: `ValueError` where that cannot work here, before minutes are spent."""
+    if graphs and device.type != "cuda":
+        raise ValueError(f"graphs=true: CUDA graphs need a CUDA device, and this run is on {device.type}; leave it out")
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")):
         raise ValueError("compile=true: no C++ compiler found (g++ or clang++); install one or set compile=false")
-    model.compile(dynamic=False)
+    compiled.compile_blocks(model, graphs)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import checkpoint, order
+from dist_train import checkpoint, flops, order
 from dist_train import config as configuration
 from dist_train.checkpoint import Checkpoints
 from dist_train.evaluate import Scores
@@ -23,6 +23,7 @@ from dist_train.log import Log
 from dist_train.parts import Parts
 from dist_train.resume import origin
 from dist_train.runs import RunFolder
+from dist_train.speed import Speed
 from dist_train.step import SHARED
 from dist_train.view import View
 
@@ -43,10 +44,10 @@ class Record:
         self.checkpoints: Checkpoints | None = None
         self.payload: dict[str, Any] | None = None  # of the checkpoint, until all ranks have it
         self.log = Log(parts.world.first)
-        self.clock = self.saved = self.polled = time.monotonic()
-        self.counted = 0  # positions at the last log line
-        self.waited = 0.0
+        self.speed = Speed(parts.world, parts.config.audio.seconds, parts.step.watch)
+        self.saved = self.polled = time.monotonic()
         self.shown = False
+        self.traced: Path | None = None  # where a profile lies
         self.stopping = False
 
     def open(self) -> None:
@@ -60,7 +61,6 @@ class Record:
         if parts.config.features.norm == "dataset" and parts.front.statistics is None:
             parts.front.statistics = parts.measure()
         self._begin(where, changed)
-        self.counted, self.clock = parts.progress.consumed, time.monotonic()
 
     def _lock(self) -> tuple[str, tuple[str, ...], bool]:
         """Rank 0: take the folder, choose the checkpoint. File, changed keys, whether there is one."""
@@ -80,7 +80,9 @@ class Record:
         self.folder.begin(text, parts.facts())
         self.log.open(self.folder, parts.config.log.tensorboard, progress.step if where else None)
         self.log.config(text)
-        self.log.layer_table(layers(parts.model, (parts.front.frame_count, parts.front.bins)))
+        shape = (parts.front.frame_count, parts.front.bins)
+        self.log.layer_table(layers(parts.model, shape))
+        self.speed.flops, self.speed.top = flops.per_clip(parts.model, shape), parts.peak()
         view = parts.views.train
         self.log.message(
             f"{len(view)} clips of {len(view.classes)} classes in {len(view.files)} shards; {world.size} ranks on "
@@ -89,6 +91,8 @@ class Record:
         if view.left_out:
             shortest = parts.config.audio.min_seconds
             self.log.message(f"{view.left_out} clips under audio.min_seconds={shortest:g} are left out of training")
+        for line in parts.front.bad:
+            self.log.warn(f"not heard in augmentation: {line}")
         if where:
             self.log.message(f"goes on from {where}: step {progress.step}, {progress.consumed} clips consumed")
         for text in changed:
@@ -100,14 +104,15 @@ class Record:
         self.stream = (self.stream + order.stream_hash(raw["id"], raw["position"])) & _MASK
         self.bad.update(bad)
 
-    def step_done(self, waited: float) -> None:
-        """Log line, if one is due. `waited`: seconds that this rank has waited for data, in all."""
+    def step_done(self, waited: float) -> bool:
+        """Whether a log line was due, on all ranks at once. `waited`: seconds this rank waited for data, in all."""
         parts = self.parts
-        done = parts.progress.consumed >= parts.total
-        if parts.progress.step % parts.config.log.every == 0 or done:
+        due = parts.progress.step % parts.config.log.every == 0 or parts.progress.consumed >= parts.total
+        if due:
             self._line(waited)
         else:
             self.log.tick(parts.progress.consumed)
+        return due
 
     def meet(self) -> None:
         """Bring `progress.stream` and `progress.bad` up to date on all ranks. Errors: too many bad samples."""
@@ -143,8 +148,6 @@ class Record:
                 f"the gradient was not finite in {int(in_row)} steps in a row (step {progress.step}); lower optim.lr, "
                 "set optim.clip, or precision=fp32"
             )
-        now = time.monotonic()
-        seconds, clips = max(1e-9, now - self.clock), progress.consumed - self.counted
         record: dict[str, Any] = {
             "kind": "train",
             "step": progress.step,
@@ -154,16 +157,11 @@ class Record:
             "accuracy": right / max(weight, 1.0),
             "lr": self.rate,
             "stream": f"{progress.stream:016x}",
-            "clips_per_second": clips / seconds,
-            "audio_per_second": clips * parts.config.audio.seconds / seconds,
-            "data_wait": (waited - self.waited) / seconds,
+            **self.speed.figures(progress.consumed, waited),
             "bad_samples": len(progress.bad),
             "grad_norm": norm,
             "skipped": int(skipped),
         }
-        if parts.world.device.type == "cuda":
-            record["peak_memory"] = torch.cuda.max_memory_allocated() / 2**30
-        self.waited, self.clock, self.counted = waited, now, progress.consumed
         self.log.train(record)
         self._show()
 
@@ -256,6 +254,8 @@ class Record:
         result |= {"valid": self.found["valid"].values} if "valid" in self.found else {}
         result |= {"best": best} if best else {}
         self.folder.write_result(result)
+        if (speed := self.speed.summary()) is not None:
+            self.log.message(f"{speed}; profile: {self.traced}" if self.traced is not None else speed)
         score = f"{metric} {scores.values[metric]:.4f} on {scores.clips} clips" if scores else "no evaluation set"
         self.log.message(f"finished: {score} (final model, step {progress.step}); the run lies in {self.folder.path}")
 

@@ -16,8 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dist_train import objective, optim
 from dist_train.frontend import FrontBatch
+from dist_train.models import compiled
 from dist_train.order import key
 from dist_train.settings import Config
+from dist_train.speed import Stopwatch
 from dist_train.world import World
 
 SUMS = ("loss", "correct", "weight", "skipped", "skipped_in_row", "norm")  # since the last log line
@@ -34,14 +36,21 @@ class Step:
         self.model, self.config, self.world, self.half, self.shape = model, config, world, half, shape
         self.optimizer = optim.build(model, config.optim)
         self.average = optim.Average(model, config.optim.ema) if config.optim.ema is not None else None
+        self.watch = Stopwatch(world.device, world.size > 1)
+        self.weighted = list(model.parameters())
         self.statistics = list(_statistics(model))
         self.counters = [m.num_batches_tracked for m in _norms(model) if m.num_batches_tracked is not None]
+        self.counts, self.counts_parts = _flat(self.counters)  # as they were before the step
+        self.before, self.before_parts = _flat(self.statistics)  # likewise
+        self.total, self.total_parts = _flat(self.statistics)  # sum of what the groups left
         self.scale = torch.full((), 2.0**16 if half is torch.float16 else 1.0, device=world.device)
         self.growth = torch.zeros((), dtype=torch.int32, device=world.device)
         self.sums = torch.zeros(len(SUMS), dtype=torch.float64 if half is None else torch.float32, device=world.device)
         if world.device.type == "mps":
             self.sums = self.sums.float()
         self.steps = 0
+        self.graphs = config.graphs and compiled.is_compiled(model)
+        self._clear()
         self.parallel: nn.Module = model
         if world.size > 1:
             self.parallel = DistributedDataParallel(
@@ -49,58 +58,80 @@ class Step:
                 device_ids=[world.device] if world.device.type == "cuda" else None,
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
+                bucket_cap_mb=_bucket(model),
             )
 
     def prime(self, rows: int) -> None:
         """Two backwards of zero loss. DDP regroups its buckets after the first backward, so without this the first
-        step after a resume would add three ranks' gradients in another order than an undisturbed run."""
-        if self.world.size == 1:
+        step after a resume would add three ranks' gradients in another order than an undisturbed run. A compiled
+        network is compiled, and CUDA graphs are taken, here."""
+        if self.world.size == 1 and not compiled.is_compiled(self.model):
             return
-        before = [tensor.clone() for tensor in (*self.statistics, *self.counters)]
+        self._remember()
         self.model.train()
         for _ in range(2):
             self._nothing(rows)
-        self.optimizer.zero_grad(set_to_none=True)
-        if before:
-            torch._foreach_copy_([*self.statistics, *self.counters], before)
+        self._clear()
+        if self.statistics:
+            torch._foreach_copy_(self.statistics, self.before_parts)
+        if self.counters:
+            torch._foreach_copy_(self.counters, self.counts_parts)
 
     def run(self, batches: Sequence[FrontBatch], firsts: Sequence[int], size: int, groups: int, rate: float) -> None:
         """One step of `size` positions in `groups` groups over all ranks; this rank's begin at positions `firsts`."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        before = [tensor.clone() for tensor in self.statistics]
-        counts = [tensor.clone() for tensor in self.counters]
-        total = self._gradients(batches, firsts, size, before)
+        self.watch.start()
+        self._clear()
+        self._remember()
+        self._gradients(batches, firsts, size)
         skip = self._clip()
-        self._settle(before, total, groups, skip)
-        if counts:  # a network without BatchNorm has none, and foreach functions refuse empty lists
-            torch._foreach_copy_(self.counters, torch._foreach_add(counts, (1 - skip).to(torch.int64)))
+        self._settle(groups, skip)
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # fused optimizers leave all as it is where 1
         self.optimizer.step()
         self.steps += 1
         if self.average is not None:
             self.average.update(skip, self.steps)
 
-    def _gradients(
-        self, batches: Sequence[FrontBatch], firsts: Sequence[int], size: int, before: list[Tensor]
-    ) -> list[Tensor]:
-        """Backward of every group; the sum of the BatchNorm statistics that each left."""
-        self.model.train()
-        total = [torch.zeros_like(tensor) for tensor in self.statistics]
+    def _clear(self) -> None:
+        """No gradients. CUDA graphs hand over gradients in memory of their own, which the next replay overwrites, so
+        there they are added to zeros instead of taken."""
+        self.optimizer.zero_grad(set_to_none=not self.graphs)
+        if self.graphs:
+            for parameter in self.weighted:
+                if parameter.grad is None and parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
+
+    def _remember(self) -> None:
+        """BatchNorm as it is before the step; foreach functions refuse the empty lists of a network without it."""
+        if self.statistics:
+            torch._foreach_copy_(self.before_parts, self.statistics)
+        if self.counters:
+            torch._foreach_copy_(self.counts_parts, self.counters)
+
+    def _gradients(self, batches: Sequence[FrontBatch], firsts: Sequence[int], size: int) -> None:
+        """Backward of every group; `total` becomes the sum of the BatchNorm statistics that each left."""
+        if not self.model.training:
+            self.model.train()
+        self.total.zero_()
         for number, (batch, first) in enumerate(zip(batches, firsts, strict=True)):
-            if number and before:
-                torch._foreach_copy_(self.statistics, before)
+            last = number == len(batches) - 1
+            if number and self.statistics:
+                torch._foreach_copy_(self.statistics, self.before_parts)
             torch.manual_seed(key(self.config.run.seed, first, 3) >> 1)
-            with self._meeting(number == len(batches) - 1):
-                self._loss(batch, size).backward()  # type: ignore[no-untyped-call]
-            if total:
-                torch._foreach_add_(total, self.statistics)
+            with self._meeting(last):
+                loss = self._loss(batch, size)
+                if last:
+                    self.watch.stop(len(batches))
+                loss.backward()  # type: ignore[no-untyped-call]
+            if self.statistics:
+                torch._foreach_add_(self.total_parts, self.statistics)
         if not batches:
             self._idle()
-        return total
 
     def _loss(self, batch: FrontBatch, size: int) -> Tensor:
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with self._autocast():
             logits_BC = self.parallel(batch.feat_BTF, batch.frames_B)
         loss_B = objective.sample_losses(logits_BC, batch.label_B, batch.partner_B, batch.mix_B, self.config.objective)
@@ -113,11 +144,14 @@ class Step:
     def _idle(self) -> None:
         """A rank without a group takes part in the meeting of gradients with zeros."""
         self.model.eval()
-        self._nothing(1)
+        with compiled.eager(self.model):
+            self._nothing(1)
         self.model.train()
 
     def _nothing(self, rows: int) -> None:
         """Forward and backward of zero loss."""
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         feat_BTF = torch.zeros(rows, *self.shape, device=self.world.device, dtype=next(self.model.parameters()).dtype)
         with self._autocast():
             logits_BC = self.parallel(feat_BTF, None)
@@ -168,7 +202,7 @@ class Step:
     @torch.no_grad()
     def _clip(self) -> Tensor:
         """Bring the gradient to its scale and under its largest norm; 1.0 where it is not finite, else 0.0."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.weighted if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) / self.scale.to(gradients[0].dtype)
         skip = (~torch.isfinite(norm)).float()
         limit = self.config.optim.clip
@@ -183,15 +217,30 @@ class Step:
         return skip
 
     @torch.no_grad()
-    def _settle(self, before: list[Tensor], total: list[Tensor], groups: int, skip: Tensor) -> None:
+    def _settle(self, groups: int, skip: Tensor) -> None:
         """BatchNorm statistics after the step: the mean over all groups, or as before where the step is skipped."""
-        if not total:
-            return
-        flat = torch.cat([tensor.reshape(-1) for tensor in total])
-        self.world.add(flat)
-        flat = torch.where(skip > 0, torch.cat([tensor.reshape(-1) for tensor in before]), flat / groups)
-        parts = flat.split_with_sizes([tensor.numel() for tensor in total])
-        torch._foreach_copy_(self.statistics, [part.view_as(tensor) for part, tensor in zip(parts, total, strict=True)])
+        if self.statistics:
+            self.world.add(self.total)
+            self.total.copy_(torch.where(skip > 0, self.before, self.total / groups))
+            torch._foreach_copy_(self.statistics, self.total_parts)
+        if self.counters:
+            self.counts.add_((1 - skip).to(torch.int64))  # not _foreach_add of a tensor, which asks for its value
+            torch._foreach_copy_(self.counters, self.counts_parts)
+
+
+def _bucket(model: nn.Module) -> float:
+    """MiB of a bucket of gradients: torch's 25 would hold all of a small network's, and nothing would overlap."""
+    size = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    return min(25.0, max(1.0, size / 6))
+
+
+def _flat(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Zeros of all the tensors' sizes in one piece of memory, and a view for each tensor."""
+    if not tensors:
+        return torch.zeros(0), []
+    flat = torch.cat([torch.zeros_like(tensor).reshape(-1) for tensor in tensors])
+    parts = flat.split_with_sizes([tensor.numel() for tensor in tensors])
+    return flat, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

@@ -49,6 +49,20 @@ def test_sixty_losses_in_double_precision(double: dict[int, Run]) -> None:
     assert sum(losses[-10:]) < sum(losses[:10])  # it learns
 
 
+def test_records_say_how_fast_it_is(single: dict[int, Run]) -> None:
+    for ranks, run in single.items():
+        for record in run.metrics():
+            assert record["tflops"] > 0 and record["peak_memory"] > 0.01 and "peak_share" not in record
+            per_clip = record["tflops"] / record["clips_per_second"]
+            assert per_clip == pytest.approx(single[1].metrics()[0]["tflops"] / single[1].column("clips_per_second")[0])
+            if ranks == 1:
+                assert "rank_seconds" not in record
+                continue
+            seconds = record["rank_seconds"]
+            assert len(seconds) == ranks and min(seconds) > 0
+            assert seconds[record["slowest_rank"]] == max(seconds) and record["slowest_by"] >= 0
+
+
 def test_weights_statistics_and_scores_at_the_end(double: dict[int, Run]) -> None:
     states = {ranks: run.last()["step"]["model"] for ranks, run in double.items()}
     for ranks in (2, 3):

@@ -127,7 +127,7 @@ def _window_logits(model: torch.nn.Module, wave: np.ndarray, config: Config) -> 
     logits = []
     for start in starts:
         piece = np.resize(wave, WINDOW) if free < 0 else wave[start : start + WINDOW]
-        feat_TF = front.fbank(torch.from_numpy(piece.astype(np.float32) / 32768)[None])[0]
+        feat_TF = front.extractor(torch.from_numpy(piece.astype(np.float32) / 32768)[None])[0]
         with torch.no_grad():
             logits.append(model.eval()((feat_TF - feat_TF.mean(0))[None])[0].double())
     return torch.stack(logits)

@@ -78,6 +78,17 @@ def test_plain_lines_hold_the_figures(capsys: pytest.CaptureFixture[str]) -> Non
     assert err == "warning: short read\nerror: no such file\n"
 
 
+def test_power_and_a_slow_rank_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    log.train({**RECORD, "tflops": 123.456, "peak_share": 0.125, "rank_seconds": [1, 1.3], "slowest_rank": 1})
+    log.train({**RECORD, "tflops": 0.0123, "slowest_rank": 1, "slowest_by": 0.3})
+    log.train({**RECORD, "tflops": 2e-5, "slowest_rank": 1, "slowest_by": 0.1})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "123 TFLOP/s  12% of peak" in first and "rank" not in first
+    assert "0.0123 TFLOP/s" in second and "rank 1 is 30% slower" in second and "peak" not in second
+    assert "TFLOP" not in third and "rank" not in third
+
+
 def test_a_terminal_has_a_bar_with_the_figures() -> None:
     screen = io.StringIO()
     console = Console(Terminal(file=screen, force_terminal=True, width=100, highlight=False))

@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dist_train import models, objective
+from dist_train import models, objective, parts
 from dist_train.config import check
 from dist_train.frontend import FrontBatch
+from dist_train.models import compiled
 from dist_train.order import group_bounds, key
 from dist_train.settings import Objective
 from dist_train.step import Step
@@ -211,3 +213,95 @@ def test_losses_with_smoothing_and_mixup(smoothing: float) -> None:
     torch.testing.assert_close(found, -(target_BC * logits_BC.log_softmax(1)).sum(1), rtol=1e-12, atol=0)
     half = objective.sample_losses(logits_BC.bfloat16(), label_B, None, None, settings)
     assert half.dtype == torch.float32  # never in the half precision of the network
+
+
+class Asks(TorchDispatchMode):
+    """Notes the operations that make the host wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        self.count += 1
+        name = str(function)
+        if any(part in name for part in ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique")):
+            self.found.append(name)
+        return function(*given, **(named or {}))
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [("ecapa", "adamw"), ("ecapa", "sgd"), ("eres2net", "adam")])
+def test_no_value_is_asked_of_the_device(name: str, optimizer: str) -> None:
+    torch.manual_seed(4)
+    model = models.build(name, BINS, CLASSES, channels=8, embedding=8)
+    step = _step(model, ema=0.9, clip=1.0, name=optimizer)
+    groups = _groups(8, 4)
+    step.run(*groups, 0.1)
+    with Asks() as asked:
+        step.run(*groups, 0.1)
+        step.run([], [], 8, 2, 0.1)  # a rank without a group
+    assert asked.found == []
+    assert asked.count > 1000  # it was watched, the optimizer and the statistics too
+    with asked:
+        float(step.sums[0])
+    assert asked.found == ["aten._local_scalar_dense.default"]
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_blocks_hold_the_network_once(name: str) -> None:
+    model = models.build(name, BINS, CLASSES, channels=8)
+    blocks = compiled.blocks(model)
+    inside = [id(module) for block in blocks for module in block.modules()]
+    assert len(blocks) > 5 and len(inside) == len(set(inside))
+    norms = [id(module) for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(set(norms) - set(inside)) <= 1  # at most one that stands alone between blocks
+    assert compiled.blocks(plain := Plain()) == [plain]
+
+
+def test_a_compiled_network_runs_eagerly_where_it_is_told() -> None:
+    from torch._dynamo.utils import counters
+
+    model = _ecapa()
+    parts.compile_blocks(model, False, torch.device("cpu"))
+    assert compiled.is_compiled(model) and not compiled.is_compiled(_ecapa())
+    counters.clear()
+    with compiled.eager(model):
+        found = model(_batch(3, 0).feat_BTF)
+    assert torch.equal(found, _ecapa()(_batch(3, 0).feat_BTF))
+    assert not counters["frames"]
+
+
+def test_graphs_need_cuda() -> None:
+    with pytest.raises(ValueError, match=r"graphs=true.*CUDA device.*cpu"):
+        parts.compile_blocks(Plain(), True, torch.device("cpu"))
+
+
+@pytest.mark.full
+def test_compiled_steps_agree_with_eager_ones() -> None:
+    """Three steps of two groups; a forward in eval mode and another shape between them compiles nothing."""
+    from torch._dynamo.utils import counters
+
+    losses: list[list[float]] = []
+    for compile in (False, True):
+        torch.manual_seed(1)
+        model = models.build("ecapa", BINS, CLASSES, channels=8, embedding=8)
+        if compile:
+            parts.compile_blocks(model, False, torch.device("cpu"))
+            counters.clear()
+        step = Step(model, check({"optim": {"clip": 1.0}}, "test"), WORLD, None, (FRAMES, BINS))
+        step.prime(4)
+        found: list[float] = []
+        for _ in range(3):
+            batches, *rest = _groups(8, 4)
+            batches = [
+                FrontBatch(**{**vars(b), "feat_BTF": b.feat_BTF.float(), "wave_BT": b.wave_BT.float()}) for b in batches
+            ]
+            step.run(batches, *rest, 1e-3)
+            found.append(float(step.sums[0]))
+            with compiled.eager(model), torch.no_grad():
+                model.eval()(batches[0].feat_BTF[:3, :15])
+        losses.append(found)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    graphs, blocks = counters["stats"]["unique_graphs"], compiled.blocks(model)
+    assert 0 < graphs <= len(blocks)

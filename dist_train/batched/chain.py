@@ -48,6 +48,7 @@ class Made(NamedTuple):
     partner_B: Tensor
     mix_B: Tensor
     wave_BT: Tensor
+    heard_B: Tensor | None
 
 
 class Batched:
@@ -119,10 +120,11 @@ class Batched:
         frames_B = None if (frames == feat_BTF.shape[1]).all() else ints["frames"][:count]
         weight_B, mix_B = (floats[name][:count].float() for name in ("weight", "mix"))
         label_B, partner_B = ints["label"][:count], ints["partner"][:count]
+        heard_B = None if training else wave_BCT[:count].flatten(1).any(1)
         wave_BT = wave_BCT[:count, 0]
         if self.listen is not None:
             wave_BT = wave_BT[: self.listen].clone()  # a view would keep all waves in memory
-        return Made(feat_BTF[:count], frames_B, label_B, weight_B, partner_B, mix_B, wave_BT)
+        return Made(feat_BTF[:count], frames_B, label_B, weight_B, partner_B, mix_B, wave_BT, heard_B)
 
     @torch.no_grad()
     def raw_features(self, raw: RawBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -122,6 +122,15 @@ class DenseLayer(nn.Module):
         return y_BGT
 
 
+class Dense(nn.ModuleDict):
+    """Dense layers, each appending to the channels of all before it: (B, C, T) -> (B, C + layers growth, T)."""
+
+    def forward(self, x_BCT: Tensor, pad: Tensor | None) -> Tensor:
+        for layer in self.values():
+            x_BCT = torch.cat([x_BCT, layer(x_BCT, pad)], 1)
+        return x_BCT
+
+
 class Trunk(nn.Module):
     """The 1-D part: (B, inputs, T) -> (B, E), with time halved by its first convolution."""
 
@@ -131,7 +140,7 @@ class Trunk(nn.Module):
         self.tdnn = nn.Sequential(OrderedDict(linear=conv, nonlinear=_norm_relu(channels)))
         for stage, (layers, dilation) in enumerate(STAGES, 1):
             dense = (DenseLayer(channels + i * growth, growth, bottleneck, dilation) for i in range(layers))
-            self.add_module(f"block{stage}", nn.ModuleDict({f"tdnnd{i}": layer for i, layer in enumerate(dense, 1)}))
+            self.add_module(f"block{stage}", Dense({f"tdnnd{i}": layer for i, layer in enumerate(dense, 1)}))
             channels += layers * growth
             narrow = nn.Conv1d(channels, channels // 2, 1, bias=False)
             transit = nn.Sequential(OrderedDict(nonlinear=_norm_relu(channels), linear=narrow))
@@ -145,8 +154,7 @@ class Trunk(nn.Module):
     def forward(self, x_BCT: Tensor, pad: Tensor | None, pad_half: Tensor | None) -> Tensor:
         x_BCT = self.tdnn(blank(x_BCT, pad))
         for stage in range(1, len(STAGES) + 1):
-            for layer in self.get_submodule(f"block{stage}").children():
-                x_BCT = torch.cat([x_BCT, layer(x_BCT, pad_half)], 1)
+            x_BCT = self.get_submodule(f"block{stage}")(x_BCT, pad_half)
             x_BCT = self.get_submodule(f"transit{stage}")(x_BCT)
         pooled_BC = stats(self.out_nonlinear(x_BCT), pad_half)
         vector_BE1: Tensor = self.dense(pooled_BC[..., None])
@@ -155,6 +163,8 @@ class Trunk(nn.Module):
 
 class CamPlus(nn.Module):
     """CAM++. `channels`: channels before the dense layers (128); `growth`: channels that each of them appends."""
+
+    BLOCKS = (Front, Dense, nn.Sequential)  # compiled one by one
 
     def __init__(
         self,

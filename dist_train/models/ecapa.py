@@ -67,6 +67,8 @@ class Block(nn.Module):
 class Ecapa(nn.Module):
     """ECAPA-TDNN. `channels`: width of the blocks, a multiple of 8; `pooling`: asp, sap, tsp or tap."""
 
+    BLOCKS = (ConvReluNorm, Block, ASP, SAP)  # compiled one by one
+
     def __init__(
         self,
         bins: int,

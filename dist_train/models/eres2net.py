@@ -83,6 +83,8 @@ class ERes2Net(nn.Module):
     3D-Speaker's "huge" (the released `aug` model) is channels 64, expansion 4, base_width 24, scale 3.
     """
 
+    BLOCKS = (Block, Fusion)  # compiled one by one
+
     def __init__(
         self,
         bins: int,
