@@ -69,6 +69,7 @@ class Fbank:
         self.late_mean = late and not exact  # taken off after pre-emphasis
         # What a constant 1 has become there: with the coefficient as it is rounded, or 3e-8 of the constant is left.
         self.constant = 1.0 - float(torch.tensor(features.preemphasis, dtype=dtype))
+        self.scratch: _Scratch | None = None
         self.bins = features.bins
         self.cosines: tuple[Tensor, Tensor] | None = None
         if features.name == "mfcc":
@@ -94,9 +95,10 @@ class Fbank:
         rows, samples = wave_BT.shape
         out = wave_BT.new_empty(rows, self.frames(samples), self.bins)
         step = min(rows, max(1, FRAMES // max(1, out.shape[1])))
-        scratch = _Scratch(self, step, wave_BT)
+        if self.scratch is None or not self.scratch.fits(self, step, wave_BT):
+            self.scratch = _Scratch(self, step, wave_BT)
         for start in range(0, rows, step):
-            self._chunk(wave_BT[start : start + step], out[start : start + step], scratch)
+            self._chunk(wave_BT[start : start + step], out[start : start + step], self.scratch)
         return out
 
     def _chunk(self, wave_BT: Tensor, out: Tensor, scratch: "_Scratch") -> None:
@@ -153,20 +155,24 @@ class Fbank:
 
 
 def _product(left: Tensor, matrix: Tensor, out: Tensor) -> None:
-    """left @ matrix, row by row: a row must not depend on how many there are."""
-    for row, target in zip(left, out, strict=True):
-        torch.mm(row, matrix, out=target)
+    """left @ matrix by one product a row: a row must not depend on how many there are."""
+    out.copy_(torch.bmm(left, matrix.expand(len(left), -1, -1)))
 
 
 class _Scratch:
-    """Memory of one call, used again for each chunk: fresh pages would cost more than the arithmetic."""
+    """Memory that is used again for each chunk, and by the next call: fresh pages cost more than the arithmetic."""
 
     def __init__(self, bank: Fbank, rows: int, like: Tensor) -> None:
-        shape = (rows, bank.frames(like.shape[1]))
+        shape = self.shape = (rows, bank.frames(like.shape[1]))
         self.emphasised = like.new_empty(rows, like.shape[1] if bank.late_mean else 0)
         self.frames = like.new_empty(*shape, 0 if bank.late_mean else bank.size)
         self.padded = like.new_zeros(*shape, bank.padded)
         self.energy = like.new_empty(*shape, bank.settings.bins if bank.cosines is not None else 0)
+
+    def fits(self, bank: Fbank, rows: int, like: Tensor) -> bool:
+        """Whether it serves chunks of these sizes."""
+        samples = self.emphasised.shape[1] if bank.late_mean else like.shape[1]
+        return self.shape == (rows, bank.frames(like.shape[1])) and samples == like.shape[1]
 
 
 def _blocks(bank: Tensor, times: int) -> list[tuple[slice, slice, Tensor]]:

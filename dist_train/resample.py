@@ -23,6 +23,7 @@ from torch import Tensor
 ZEROS = 6  # zero crossings of the sinc on either side (torchaudio's lowpass_filter_width)
 ROLLOFF = 0.99
 LIMIT = 2**22  # taps of a kernel: 32 MB in float64 while it is built
+LONG = 400  # rows of a product above which each clip has its own
 BAND = 32  # outputs a product: 64-wide vectors stay full, and sums run in torchaudio's order (difference 0.0)
 
 
@@ -99,27 +100,25 @@ class Resampler:
 
     def __call__(self, wave_RT: Tensor, samples: int) -> Tensor:
         """(rows, needed(samples)), contiguous -> (rows, samples). Output 0 lies where input `width` lies."""
-        rows, length = wave_RT.shape
-        assert wave_RT.is_contiguous() and length >= self.needed(samples)
-        count = self.strides(samples)
-        out = wave_RT.new_empty(rows, count, self.outputs)
-        if wave_RT.device.type == "cpu":  # row by row: the working set stays in cache, and no row depends on its mates
-            for row, target in zip(wave_RT.unbind(), out.flatten(1).unbind(), strict=True):
-                self.into(row, samples, target)
-        else:
-            for start, first, matrix in self.bands:
-                shape, steps = (rows, count, len(matrix)), (length, self.inputs, 1)
-                view = wave_RT.as_strided(shape, steps, wave_RT.storage_offset() + first)
-                out[:, :, start : start + BAND] = torch.bmm(view, matrix.expand(rows, -1, -1))
-        return out.view(rows, -1)[:, :samples]
+        assert wave_RT.is_contiguous() and wave_RT.shape[1] >= self.needed(samples)
+        out_RT = wave_RT.new_empty(len(wave_RT), self.room(samples))
+        self.into(wave_RT, samples, out_RT)
+        return out_RT[:, :samples]
 
-    def into(self, wave_T: Tensor, samples: int, out_T: Tensor) -> None:
-        """(needed(samples),) -> the start of `out_T`, which must hold room(samples) values."""
-        count = self.strides(samples)
-        out = out_T[: count * self.outputs].view(count, self.outputs)
+    def into(self, wave_RT: Tensor, samples: int, out_RT: Tensor) -> None:
+        """(R, needed(samples) or more) -> (R, room(samples)), contiguous. On the CPU no row depends on the others."""
+        rows, count = len(wave_RT), self.strides(samples)
+        out = out_RT.view(rows, count, self.outputs)
+        alone = count > LONG and wave_RT.device.type == "cpu"
         for start, first, matrix in self.bands:
-            view = wave_T.as_strided((count, len(matrix)), (self.inputs, 1), wave_T.storage_offset() + first)
-            torch.mm(view, matrix, out=out[:, start : start + BAND])
+            steps = (wave_RT.stride(0), self.inputs, 1)
+            view = wave_RT.as_strided((rows, count, len(matrix)), steps, wave_RT.storage_offset() + first)
+            target = out[:, :, start : start + BAND]
+            if alone:  # a product writes where it should; a batch of products needs a copy
+                for row, place in zip(view.unbind(), target.unbind(), strict=True):
+                    torch.mm(row, matrix, out=place)
+            else:
+                target.copy_(torch.bmm(view, matrix.expand(rows, -1, -1)))
 
 
 class Resamplers:

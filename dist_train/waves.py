@@ -1,14 +1,17 @@
-"""Raw audio bytes -> windows at one rate, speed and level, row by row: the CPU's way.
+"""Raw audio bytes -> windows at one rate, speed and level, a few alike rows at a time: the CPU's way.
 
 In: bytes (B, row_bytes) as the reader leaves them and their PLAN rows. Out: (B, C, samples), what `decode`, `speed` and
 `fill` would make of each row alone, bit for bit.
 
     bytes --PCM, channels--> | stage 1: rate | --> | stage 2: speed | --silence, gain, fill--> row of the batch
 
-A row stays in the core's cache from its bytes to its window, and all memory is used again by the next batch: on a CPU
-fresh pages cost more than this arithmetic does.
+Rows stay in the core's cache from their bytes to their windows, and all memory is used again by the next batch: on a
+CPU fresh pages cost more than this arithmetic does. No row's values depend on the others'.
 """
 
+import itertools
+import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -23,7 +26,7 @@ from dist_train.row import CODECS
 from dist_train.settings import Audio
 from dist_train.window import PLAIN
 
-_READ = ("codec", "channels", "rate", "factor", "first", "count", "frames", "drop", "length", "window")
+CACHED = 100_000  # source samples at once: with what becomes of them they stay in a core's second cache
 
 
 class Waves:
@@ -35,50 +38,62 @@ class Waves:
         ratios = [speed_ratio(factor) for factor in speeds]
         self.speeds = [None if ratio.same else resamplers.of(ratio) for ratio in ratios]
         self.rates: dict[int, Resampler | None] = {}
-        # A filter writes whole blocks, so the last may reach past the window.
-        self.slack = max((resampler.outputs for resampler in self.speeds if resampler is not None), default=0)
         self.memory: dict[str, Tensor] = {}
 
     def __call__(
         self, data: Tensor, plan: Rows, samples: int, gain: NDArray[Any] | None, place: NDArray[Any]
     ) -> Tensor:
         """(B, row_bytes) uint8 -> (B, C, samples). `gain` (B,) factors or None; `place` (B,) in [0, 1] as in `fill`."""
-        room = self._memory("room", samples + self.slack, len(plan) * self.channels)
-        room = room.view(len(plan), self.channels, -1)
-        for row, one in enumerate(zip(*(plan[name].tolist() for name in _READ), strict=True)):
-            length, window = one[-2:]
-            self._window(data[row], one, room[row])
-            wave_CT = room[row, :, :samples]
-            wave_CT[:, length:] = 0
-            if gain is not None:
-                wave_CT[:, :length].mul_(float(gain[row]))
-            if length < window and self.audio.short != "pad":
-                self._fill(wave_CT, max(length, 1), window, float(place[row]))
-        return room[:, :, :samples]
+        room_BCT = self._memory("room", len(plan), samples)
+        factors = itertools.repeat(1.0, len(plan)) if gain is None else gain.tolist()
+        rows = list(zip(plan["length"].tolist(), plan["window"].tolist(), factors, place.tolist(), strict=True))
+        for alike in _alike(plan):
+            wave_RCT = self._windows(data, alike, plan[alike])
+            for wave_CT, row in zip(wave_RCT.unbind(), alike.tolist(), strict=True):
+                self._place(wave_CT, room_BCT[row], *rows[row])
+        return room_BCT
 
-    def _window(self, data: Tensor, one: tuple[int, ...], out_CT: Tensor) -> None:
-        """One row up to its speed; what lies past its length is undefined."""
-        codec, channels, rate, factor, first, count, frames, drop, _, window = one
-        stage1 = self._stage1(rate)
-        stage2 = None if factor == PLAIN else self.speeds[factor]
-        needed = 0 if stage2 is None else stage2.needed(window)
+    def _place(self, wave_CT: Tensor, out_CT: Tensor, length: int, window: int, factor: float, place: float) -> None:
+        """A window at its level and length into its row of the batch."""
+        torch.mul(wave_CT[:, :length], factor, out=out_CT[:, :length])
+        if length < out_CT.shape[1]:
+            out_CT[:, length:] = 0
+        if length < window and self.audio.short != "pad":
+            self._fill(out_CT, max(length, 1), window, place)
+
+    def _windows(self, data: Tensor, rows: NDArray[np.int64], plan: Rows) -> Tensor:
+        """Some alike rows of the data up to their speed, (R, C, at least their length); undefined past it."""
+        one, count = plan[0], int(plan["count"].max())
+        stage1, window = self._stage1(int(one["rate"])), int(plan["window"].max())
+        stage2 = None if one["factor"] == PLAIN else self.speeds[one["factor"]]
+        needed = count if stage2 is None else stage2.needed(window)
         made = 0 if stage1 is None else (count - 2 * stage1.width) // stage1.ratio.orig * stage1.ratio.new
-        into = out_CT
-        if stage1 is not None or stage2 is not None:
-            into = self._memory("source", max(count, needed if stage1 is None else stage1.needed(made)))
-        self._decode(data, codec, channels, into[:, :count])
-        _silence(into, -first, min(frames - first, count))
+        first, frames = plan["first"], plan["frames"].astype(np.int64)
+        wave_RCT = self._memory("source", len(plan), max(count, needed if stage1 is None else stage1.needed(made)))
+        self._decode(data, rows, plan, wave_RCT[..., :count])
+        _silence(wave_RCT, -first, np.minimum(frames - first, count))
         if stage1 is not None:
-            rated = self._memory("rated", max(stage1.room(made), drop + needed))
-            _convert(into, stage1, made, rated)
-            into = rated[:, drop:]
-            start = (first + stage1.width) // stage1.ratio.orig * stage1.ratio.new + drop
-            _silence(into, -start, min(stage1.ratio.length(frames) - start, made - drop))
+            start = (first + stage1.width) // stage1.ratio.orig * stage1.ratio.new + plan["drop"]
+            end = -(-frames * stage1.ratio.new // stage1.ratio.orig)
+            wave_RCT = self._dropped(wave_RCT, stage1, plan["drop"].tolist(), made, made if stage2 is None else needed)
+            _silence(wave_RCT, -start, np.minimum(end - start, made - plan["drop"]))
         if stage2 is not None:
-            _convert(into, stage2, window, out_CT)
-        elif stage1 is not None:
-            kept = min(into.shape[1], out_CT.shape[1])
-            out_CT[:, :kept] = into[:, :kept]
+            wave_RCT = self._converted(wave_RCT, stage2, window, "fast")
+        return wave_RCT
+
+    def _dropped(self, wave_RCT: Tensor, resampler: Resampler, drop: list[int], made: int, length: int) -> Tensor:
+        """Stage 1, (R, C, length): rows without their first `drop` samples; what follows those made is undefined."""
+        rated_RCT = self._converted(wave_RCT, resampler, made, "rated")
+        out_RCT = self._memory("dropped", len(drop), length)
+        for rated_CT, out_CT, count in zip(rated_RCT.unbind(), out_RCT.unbind(), drop, strict=True):
+            kept = min(made - count, length)
+            out_CT[:, :kept] = rated_CT[:, count : count + kept]
+        return out_RCT
+
+    def _converted(self, wave_RCT: Tensor, resampler: Resampler, samples: int, name: str) -> Tensor:
+        out_RCT = self._memory(name, len(wave_RCT), resampler.room(samples))
+        resampler.into(wave_RCT.flatten(0, 1), samples, out_RCT.flatten(0, 1))
+        return out_RCT
 
     def _stage1(self, rate: int) -> Resampler | None:
         if rate not in self.rates:
@@ -86,14 +101,17 @@ class Waves:
             self.rates[rate] = None if ratio.same else self.resamplers.of(ratio)
         return self.rates[rate]
 
-    def _decode(self, data: Tensor, codec: int, channels: int, into: Tensor) -> None:
-        """The samples of a row's bytes, (C, count)."""
-        count = into.shape[1]
+    def _decode(self, data: Tensor, rows: NDArray[np.int64], plan: Rows, into_RCT: Tensor) -> None:
+        """The samples of alike rows' bytes."""
+        codec, channels, count = CODECS(int(plan["codec"][0])), int(plan["channels"][0]), into_RCT.shape[2]
         if codec == CODECS.S16 and channels == 1:
-            into.copy_(data.view(torch.int16)[:count]).mul_(2.0**-15)
+            samples = data.view(torch.int16)
+            for row, into_CT in zip(rows.tolist(), into_RCT.unbind(), strict=True):
+                into_CT.copy_(samples[row, :count])
+            into_RCT.mul_(2.0**-15)
         else:
-            wave_RCT = pcm(data[None], CODECS(codec), channels, count, self.resamplers.dtype)
-            into.copy_(mix(wave_RCT, self.audio.channels)[0])
+            chosen = data.index_select(0, torch.from_numpy(rows))
+            into_RCT.copy_(mix(pcm(chosen, codec, channels, count, self.resamplers.dtype), self.audio.channels))
 
     def _fill(self, wave_CT: Tensor, length: int, window: int, place: float) -> None:
         """A clip shorter than its window, repeated or moved to its place."""
@@ -109,25 +127,34 @@ class Waves:
         wave_CT[:, offset : offset + length] = clip
         wave_CT[:, offset + length : window] = 0
 
-    def _memory(self, name: str, count: int, rows: int = 0) -> Tensor:
-        """(rows or channels, count) values of memory that lasts, as earlier use left them."""
-        rows = rows or self.channels
+    def _memory(self, name: str, rows: int, count: int) -> Tensor:
+        """(rows, C, count) values of memory that lasts, as earlier use left them."""
+        shape = rows, self.channels, count
         found = self.memory.get(name)
-        if found is None or len(found) < rows * count:
+        if found is None or len(found) < math.prod(shape):
             kind = np.float64 if self.resamplers.dtype == torch.float64 else np.float32
             # NumPy asks for huge pages, torch does not.
-            found = self.memory[name] = torch.from_numpy(np.empty(rows * count, kind))
-        return found[: rows * count].view(rows, count)
+            found = self.memory[name] = torch.from_numpy(np.empty(math.prod(shape), kind))
+        return found[: math.prod(shape)].view(shape)
 
 
-def _convert(wave_CT: Tensor, resampler: Resampler, samples: int, out_CT: Tensor) -> None:
-    for channel in range(len(wave_CT)):
-        resampler.into(wave_CT[channel], samples, out_CT[channel])
+def _alike(plan: Rows) -> Iterator[NDArray[np.int64]]:
+    """Numbers of rows alike in codec, channels, rate, factor and source frames, as many as the cache holds."""
+    kind = plan["count"].astype(np.int64)
+    for name, size in (("rate", 2**20), ("factor", 2**8), ("channels", 2**5), ("codec", 2**5)):
+        kind = kind * size + plan[name]
+    order = np.argsort(kind, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        step = max(1, CACHED // int(plan["count"][rows[0]] * plan["channels"][rows[0]]))
+        yield from (rows[begin : begin + step] for begin in range(0, len(rows), step))
 
 
-def _silence(wave_CT: Tensor, low: int, high: int) -> None:
-    """Zeros outside [low, high): what lies there may be anything, NaN included."""
-    if low > 0:
-        wave_CT[:, :low] = 0
-    if high < wave_CT.shape[1]:
-        wave_CT[:, max(high, 0) :] = 0
+def _silence(wave_RCT: Tensor, low: NDArray[np.int64], high: NDArray[np.int64]) -> None:
+    """Zeros outside [low, high) of each row: what lies there may be anything, NaN included."""
+    samples = wave_RCT.shape[2]
+    rest = max(int(high.max()), 0)
+    if rest < samples:
+        wave_RCT[..., rest:] = 0
+    for row in np.flatnonzero((low > 0) | (high < rest)).tolist():
+        wave_RCT[row, :, : max(int(low[row]), 0)] = 0
+        wave_RCT[row, :, max(int(high[row]), 0) :] = 0
