@@ -56,10 +56,11 @@ def resolve(path: str | None, overrides: list[str]) -> Config:
 
 def run(config: Config) -> int:
     """Train on this rank."""
-    from dist_train import demo, world  # seconds of imports that --help and --print-config do not need
+    from dist_train import demo, memory, world  # seconds of imports that --help and --print-config do not need
     from dist_train.engine import Engine
     from dist_train.parts import Parts
 
+    memory.keep()
     here = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
     try:
         shards = Path(configuration.DEMO_SHARDS)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dist_train import memory
 from dist_train.compressed import decode
 from dist_train.row import BYTES, CODECS
 from dist_train.storage import Files
@@ -74,9 +75,10 @@ class Buffer:
             self.after = None
         if count > len(self.bytes):
             room = count + count // 8  # an eighth more: batches differ a little in size, and pinning memory takes long
-            # NumPy asks for huge pages, torch does not: half the page faults' cost when it is first written to.
-            plain = torch.empty(room, dtype=torch.uint8, pin_memory=True) if self.pin else np.empty(room, np.uint8)
-            self.store = torch.as_tensor(plain)
+            if self.pin:
+                self.store = torch.empty(room, dtype=torch.uint8, pin_memory=True)
+            else:
+                self.store = memory.empty(room, dtype=torch.uint8)
             self.bytes = self.store.numpy().data
         return self.bytes
 

@@ -8,14 +8,16 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from dist_train.world import World
+
+Found = TypeVar("Found")
 
 LEAST = 0.01  # TFLOP/s that are shown to a person; a test's tiny network has none to speak of
 _TIMED = 64  # steps between two log lines whose seconds are taken at most
@@ -55,15 +57,20 @@ def peak(device: str, half: torch.dtype | None, tf32: bool) -> float | None:
 
     `half`: the autocast type, or None for fp32, whose convolutions run in TF32 where `tf32` allows it.
     """
+    known = by_name(device, _PEAKS)
+    if known is None:
+        return None
+    bf16, fp16, narrow, fp32 = known
+    found = bf16 if half is torch.bfloat16 else fp16 if half is torch.float16 else None
+    if half is None:
+        found = narrow if tf32 and narrow is not None else fp32
+    return found * 1e12 if found is not None else None
+
+
+def by_name(device: str, table: Mapping[str, Found]) -> Found | None:
+    """The first entry of a table whose name's words all stand in the device's name."""
     words = set(re.split(r"[^A-Za-z0-9]+", device.upper()))
-    for name, (bf16, fp16, narrow, fp32) in _PEAKS.items():
-        if not set(name.upper().split()) <= words:
-            continue
-        found = bf16 if half is torch.bfloat16 else fp16 if half is torch.float16 else None
-        if half is None:
-            found = narrow if tf32 and narrow is not None else fp32
-        return found * 1e12 if found is not None else None
-    return None
+    return next((found for name, found in table.items() if set(name.upper().split()) <= words), None)
 
 
 def device_peak(device: torch.device, half: torch.dtype | None, wide: torch.dtype) -> float | None:

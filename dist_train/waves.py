@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_train import memory
 from dist_train.decode import Rows, mix, pcm
 from dist_train.resample import Resampler, Resamplers, rate_ratio, speed_ratio
 from dist_train.row import CODECS
@@ -132,9 +133,7 @@ class Waves:
         shape = rows, self.channels, count
         found = self.memory.get(name)
         if found is None or len(found) < math.prod(shape):
-            kind = np.float64 if self.resamplers.dtype == torch.float64 else np.float32
-            # NumPy asks for huge pages, torch does not.
-            found = self.memory[name] = torch.from_numpy(np.empty(math.prod(shape), kind))
+            found = self.memory[name] = memory.empty(math.prod(shape), dtype=self.resamplers.dtype)
         return found[: math.prod(shape)].view(shape)
 
 

@@ -25,6 +25,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "speechbrain/speed": toolkit.speed,
     **training.STEPS,
     "whole/training": whole.training_run,
+    "whole/recipe": whole.recipe,
     "linear/1": length.one_pass(1),
     "linear/10": length.one_pass(length.TIMES),
     "roofline/stages": roofline.floors,

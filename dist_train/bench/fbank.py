@@ -48,10 +48,10 @@ def speed(work: Work) -> list[Row]:
     wave_BT = material.waves(work, count)
     kaldi, version = peer.take("torchaudio.compliance.kaldi")
     native, native_version = peer.take("kaldi_native_fbank")
-    said = {"peer": "torchaudio loop", "version": version, "goal": 3.0}
+    said = {"peer": "torchaudio loop", "version": version, "goal": 2.5}
     loop = paired(lambda: ours(wave_BT), (lambda: torchaudio_loop(kaldi, wave_BT)) if kaldi else None, work.times)
     rows = [rate("fbank", f"{count} x 3 s", loop, count, "clips/s", **said)]
-    said = {"peer": "kaldi-native-fbank", "version": native_version, "goal": 12.0}
+    said = {"peer": "kaldi-native-fbank", "version": native_version, "goal": 11.0}
     loop = paired(lambda: ours(wave_BT), (lambda: native_loop(native, wave_BT)) if native else None, work.times)
     return [*rows, rate("fbank", f"{count} x 3 s", loop, count, "clips/s", **said)]
 

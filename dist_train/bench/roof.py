@@ -7,40 +7,47 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from dist_train.resample import speed_ratio
 from dist_train.settings import Augment
+from dist_train.speed import by_name, peak
 
 RATE, BINS, FRAME, SHIFT, POINTS = 16000, 80, 400, 160, 512
 
 
 @dataclass(frozen=True)
 class Peak:
-    """A data sheet: GB/s of memory; TFLOP/s of dense products in bf16 (or fp16, where it lacks bf16), tf32, fp32."""
+    """Of a GPU: GB/s of memory, and TFLOP/s of dense products in bf16 (fp16 where it lacks bf16)."""
 
     memory: float
-    bf16: float
-    tf32: float
-    fp32: float
+    products: float
 
 
-GPUS = {
-    "B200": Peak(8000, 2250, 1100, 80),
-    "H200": Peak(4800, 989, 494, 67),
-    "H100 PCIe": Peak(2039, 756, 378, 51),
-    "H100 NVL": Peak(3938, 835, 417, 60),
-    "H100": Peak(3350, 989, 494, 67),
-    "A100-SXM4-80GB": Peak(2039, 312, 156, 19.5),
-    "A100 80GB": Peak(1935, 312, 156, 19.5),
-    "A100": Peak(1555, 312, 156, 19.5),
-    "L40S": Peak(864, 362, 183, 91.6),
-    "L4": Peak(300, 121, 60, 30.3),
-    "A10": Peak(600, 125, 62.5, 31.2),
-    "RTX 4090": Peak(1008, 165, 82.6, 82.6),
-    "RTX 3090": Peak(936, 71, 35.6, 35.6),
-    "V100": Peak(900, 125, 15.7, 15.7),
-    "T4": Peak(320, 65, 8.1, 8.1),
+MEMORY = {
+    "B200": 8000,
+    "GH200": 4000,
+    "H200": 4800,
+    "H100 PCIe": 2039,
+    "H100 NVL": 3938,
+    "H100": 3350,
+    "A100 PCIe 80GB": 1935,
+    "A100 80GB": 2039,
+    "A100": 1555,
+    "L40S": 864,
+    "L40": 864,
+    "L4": 300,
+    "A40": 696,
+    "A30": 933,
+    "A10G": 600,
+    "A10": 600,
+    "RTX 5090": 1792,
+    "RTX 4090": 1008,
+    "RTX 3090": 936,
+    "V100": 900,
+    "T4": 320,
 }
-"""Part of the name that torch gives a device -> its peaks; the first that fits counts."""
+"""GB/s by the makers' data sheets; the first whose words stand in the device's name counts."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +75,21 @@ MODELS = {
 
 
 def gpu(name: str) -> Peak | None:
-    """The peaks of a GPU by its name; None where it is not in the table."""
-    return next((peak for part, peak in GPUS.items() if part in name), None)
+    """The peaks of a GPU by its name; None where it is not in the tables."""
+    memory = by_name(name, MEMORY)
+    products = peak(name, torch.bfloat16, False) or peak(name, torch.float16, False)
+    return None if memory is None or products is None else Peak(memory, products / 1e12)
 
 
-def shares(model: str, clips: float, peak: Peak | None) -> dict[str, float]:
+def shares(model: str, clips: float, card: Peak | None) -> dict[str, float]:
     """Which shares of a GPU's roofs `clips` a second are; empty where the model or the GPU is not in the tables."""
-    if peak is None or model not in MODELS:
+    if card is None or model not in MODELS:
         return {}
     cost = MODELS[model]
     return {
-        "compute": clips * cost.gflop / (peak.bf16 * 1e3),
-        "eager memory": clips * cost.eager / (peak.memory * 1e3),
-        "fused memory": clips * cost.fused / (peak.memory * 1e3),
+        "compute": clips * cost.gflop / (card.products * 1e3),
+        "eager memory": clips * cost.eager / (card.memory * 1e3),
+        "fused memory": clips * cost.fused / (card.memory * 1e3),
     }
 
 

@@ -14,7 +14,7 @@ from dist_train import parts
 from dist_train.bench import material, training
 from dist_train.bench.pair import Pair, paired
 from dist_train.bench.row import Row, Work, rate
-from dist_train.config import check
+from dist_train.config import check, load
 from dist_train.feed import Feed, windows
 from dist_train.frontend import FrontEnd
 from dist_train.settings import Config
@@ -87,13 +87,26 @@ def training_run(work: Work) -> list[Row]:
     rows, steps = (512, 50) if cuda else (32, work.size(12, 4))
     chosen: dict[str, Any] = {**(FULL if cuda else SMALL), "augment": {"spec": {}}}
     chosen |= {"data": {"batch_size": rows, "micro_batch": rows, "threads": 2 if cuda else 1, "ahead": 4}}
-    config = check(chosen, "bench")
-    trainer = Trainer(material.shard_folder(work, work.size(2048, 512), 3.0), config, work.device)
-    pair = paired(lambda: trainer.run(steps), lambda: trainer.synthetic(steps), work.size(work.times, 2))
-    lost = wait(pair)
-    note = f"{work.device.type}, {'ECAPA-512, 3 s' if cuda else 'ECAPA-64, 1 s'}, batch {rows}"
+    trainer = Trainer(material.shard_folder(work, work.size(2048, 512), 3.0), check(chosen, "bench"), work.device)
+    name, said = "training end to end", "ECAPA-512, 3 s" if cuda else "ECAPA-64, 1 s"
+    return _row(work, trainer, name, said, steps, work.size(work.times, 2), 0.97 if cuda else None)
+
+
+def recipe(work: Work) -> list[Row]:
+    """One rank of configs/esc10.yaml, on clips of 5 s."""
+    path = Path(__file__).parents[2] / "configs" / "esc10.yaml"
+    group = {"data.batch_size": 16, "data.micro_batch": 16, "data.threads": 1}
+    config = load(path, [f"{key}={value}" for key, value in group.items()])
+    trainer = Trainer(material.shard_folder(work, work.size(256, 32), 5.0), config, work.device)
+    return _row(work, trainer, "the ESC-10 recipe", "ERes2Net-8, 5 s", work.size(6, 1), work.size(5, 1), 0.98)
+
+
+def _row(work: Work, trainer: Trainer, name: str, said: str, steps: int, times: int, goal: float | None) -> list[Row]:
+    pair = paired(lambda: trainer.run(steps), lambda: trainer.synthetic(steps), times)
+    lost, count = wait(pair), steps * trainer.rows
+    note = f"{work.device.type}, {said}, batch {trainer.rows}"
     if lost is not None:
         note += f"; data_wait {lost:.1%}, waiting for bytes {trainer.waited:.1%}"
     more = {"data_wait": lost, "waited": trainer.waited}
-    said = {"peer": "same step, batch in place", "version": "", "goal": 0.97 if cuda else None}
-    return [rate("whole", "training end to end", pair, steps * rows, "clips/s", note=note, more=more, **said)]
+    beside: dict[str, Any] = {"peer": "same step, batch in place", "version": "", "goal": goal}
+    return [rate("whole", name, pair, count, "clips/s", note=note, more=more, **beside)]
