@@ -30,6 +30,8 @@ class Trainer:
     def __init__(self, folder: Path, config: Config, device: torch.device) -> None:
         self.view, self.config, self.world = material.opened(folder), config, training.world(device)
         self.front = FrontEnd(config.audio, config.augment, config.features, seed=0, device=device, listen=0)
+        if config.features.norm == "dataset":  # any will do: the figures are not looked at
+            self.front.statistics = torch.stack([torch.zeros(self.front.bins), torch.ones(self.front.bins)])
         model = parts.network(config, self.front.bins, len(self.view.classes), self.world, torch.float32)
         half = parts.precision(config, self.world)
         self.step = Step(model, config, self.world, half, (self.front.frame_count, self.front.bins))
