@@ -106,9 +106,9 @@ class Resampler:
         return out_RT[:, :samples]
 
     def into(self, wave_RT: Tensor, samples: int, out_RT: Tensor) -> None:
-        """(R, needed(samples) or more) -> (R, room(samples)), contiguous. On the CPU no row depends on the others."""
+        """(R, needed(samples) or more) -> the first room(samples) of each row. On the CPU no row sees the others."""
         rows, count = len(wave_RT), self.strides(samples)
-        out = out_RT.view(rows, count, self.outputs)
+        out = out_RT[:, : count * self.outputs].view(rows, count, self.outputs)
         alone = count > LONG and wave_RT.device.type == "cpu"
         for start, first, matrix in self.bands:
             steps = (wave_RT.stride(0), self.inputs, 1)

@@ -27,6 +27,7 @@ from dist_train.row import CODECS
 from dist_train.settings import Audio
 from dist_train.window import PLAIN
 
+FEW = 4
 CACHED = 100_000  # source samples at once: with what becomes of them they stay in a core's second cache
 
 
@@ -48,7 +49,7 @@ class Waves:
         room_BCT = self._memory("room", len(plan), samples)
         factors = itertools.repeat(1.0, len(plan)) if gain is None else gain.tolist()
         rows = list(zip(plan["length"].tolist(), plan["window"].tolist(), factors, place.tolist(), strict=True))
-        for alike in _alike(plan):
+        for alike in self._alike(plan):
             wave_RCT = self._windows(data, alike, plan[alike])
             for wave_CT, row in zip(wave_RCT.unbind(), alike.tolist(), strict=True):
                 self._place(wave_CT, room_BCT[row], *rows[row])
@@ -76,25 +77,41 @@ class Waves:
         if stage1 is not None:
             start = (first + stage1.width) // stage1.ratio.orig * stage1.ratio.new + plan["drop"]
             end = -(-frames * stage1.ratio.new // stage1.ratio.orig)
-            wave_RCT = self._dropped(wave_RCT, stage1, plan["drop"].tolist(), made, made if stage2 is None else needed)
+            rated_RCT = self._memory("rated", len(plan), max(stage1.room(made), int(plan["drop"].max()) + needed))
+            _convert(wave_RCT, stage1, made, rated_RCT)
+            wave_RCT = self._dropped(rated_RCT, plan["drop"].tolist(), made, made if stage2 is None else needed)
             _silence(wave_RCT, -start, np.minimum(end - start, made - plan["drop"]))
         if stage2 is not None:
-            wave_RCT = self._converted(wave_RCT, stage2, window, "fast")
+            fast_RCT = self._memory("fast", len(plan), stage2.room(window))
+            _convert(wave_RCT, stage2, window, fast_RCT)
+            return fast_RCT
         return wave_RCT
 
-    def _dropped(self, wave_RCT: Tensor, resampler: Resampler, drop: list[int], made: int, length: int) -> Tensor:
-        """Stage 1, (R, C, length): rows without their first `drop` samples; what follows those made is undefined."""
-        rated_RCT = self._converted(wave_RCT, resampler, made, "rated")
+    def _dropped(self, rated_RCT: Tensor, drop: list[int], made: int, length: int) -> Tensor:
+        """Rows without their first `drop` samples, (R, C, length); undefined from `made` on."""
+        if min(drop) == max(drop):
+            return rated_RCT[..., drop[0] : drop[0] + length]
         out_RCT = self._memory("dropped", len(drop), length)
         for rated_CT, out_CT, count in zip(rated_RCT.unbind(), out_RCT.unbind(), drop, strict=True):
             kept = min(made - count, length)
             out_CT[:, :kept] = rated_CT[:, count : count + kept]
         return out_RCT
 
-    def _converted(self, wave_RCT: Tensor, resampler: Resampler, samples: int, name: str) -> Tensor:
-        out_RCT = self._memory(name, len(wave_RCT), resampler.room(samples))
-        resampler.into(wave_RCT.flatten(0, 1), samples, out_RCT.flatten(0, 1))
-        return out_RCT
+    def _alike(self, plan: Rows) -> Iterator[NDArray[np.int64]]:
+        """Numbers of rows alike in codec, channels, rate, factor and source frames, as many as the cache holds.
+
+        In `drop` too where it takes few values: then nothing has to be moved.
+        """
+        rates, rate = np.unique(plan["rate"], return_inverse=True)
+        found = [self._stage1(one) for one in rates.tolist()]
+        few = np.array([stage is not None and stage.ratio.new <= FEW for stage in found])[rate]
+        kind = plan["count"].astype(np.int64) * FEW + np.where(few, plan["drop"], 0)
+        for values, size in ((rate, 2**8), (plan["factor"], 2**8), (plan["channels"], 2**5), (plan["codec"], 2**5)):
+            kind = kind * size + values
+        order = np.argsort(kind, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+            step = max(1, CACHED // int(plan["count"][rows[0]] * plan["channels"][rows[0]]))
+            yield from (rows[begin : begin + step] for begin in range(0, len(rows), step))
 
     def _stage1(self, rate: int) -> Resampler | None:
         if rate not in self.rates:
@@ -137,15 +154,8 @@ class Waves:
         return found[: math.prod(shape)].view(shape)
 
 
-def _alike(plan: Rows) -> Iterator[NDArray[np.int64]]:
-    """Numbers of rows alike in codec, channels, rate, factor and source frames, as many as the cache holds."""
-    kind = plan["count"].astype(np.int64)
-    for name, size in (("rate", 2**20), ("factor", 2**8), ("channels", 2**5), ("codec", 2**5)):
-        kind = kind * size + plan[name]
-    order = np.argsort(kind, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
-        step = max(1, CACHED // int(plan["count"][rows[0]] * plan["channels"][rows[0]]))
-        yield from (rows[begin : begin + step] for begin in range(0, len(rows), step))
+def _convert(wave_RCT: Tensor, resampler: Resampler, samples: int, out_RCT: Tensor) -> None:
+    resampler.into(wave_RCT.flatten(0, 1), samples, out_RCT.flatten(0, 1))
 
 
 def _silence(wave_RCT: Tensor, low: NDArray[np.int64], high: NDArray[np.int64]) -> None:
