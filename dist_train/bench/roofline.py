@@ -1,28 +1,29 @@
 """Each stage against its floor on this machine: measured memory bandwidth and rate of fp32 products, one core.
 
-A stage of the front end costs what the front end takes with it less what it takes without it, batch after batch.
+Stages of the front end are timed one by one, batch after batch; speed and level by what they add to decoding.
 """
 
 import os
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
+from dist_train import augment as change
 from dist_train.bench import chain, fbank, material, reading, roof, training
 from dist_train.bench.pair import Side, seconds
 from dist_train.bench.row import Row, Work
 from dist_train.frontend import FrontEnd
-from dist_train.payload import RawBatch
+from dist_train.norm import normalise
 from dist_train.reader import Reader
-from dist_train.settings import Audio, Augment, Features
+from dist_train.resample import Resamplers
+from dist_train.settings import Audio, Augment, Features, SpecAugment
 from dist_train.storage import Files
+from dist_train.waves import Waves
 
 BATCH, MODEL = 64, "ecapa"
-STAGES = ("plain", "speed", "level", "mean", "SpecAugment")
+READ = 32  # batches
 
 
 @dataclass(frozen=True)
@@ -56,54 +57,61 @@ def copying(size: int, repeats: int, times: int) -> float:
     return 2 * 4 * source.numel() * repeats / min(seconds(run) for _ in range(times))
 
 
-def step_by_step() -> dict[str, tuple[Audio, Augment, Features]]:
-    """Front ends, each with one stage more than the one before."""
-    full, changes = chain.settings()
-    plain, still = Audio(), Augment(speed=["1"])  # type: ignore[call-arg, list-item]
-    moving, bare, mean = Augment(), Features(norm="none"), Features()  # type: ignore[call-arg]
-    settings = (
-        *((plain, still, bare), (plain, moving, bare), (full, moving, bare), (full, moving, mean)),
-        (full, changes, mean),
-    )
-    return dict(zip(STAGES, settings, strict=True))
+class Batch:
+    """One batch of raw bytes, and what each stage of the front end makes of it."""
 
+    def __init__(self, view: Any, audio: Audio, augment: Augment) -> None:
+        requests = reading.requests(view, BATCH, chain.planner(view, audio, augment))
+        self.reader = Reader(Files(view.files), requests, threads=1, depth=1)
+        self.raw = next(self.reader)
+        self.front = FrontEnd(audio, augment, Features(), seed=0, device="cpu", listen=0)  # type: ignore[call-arg]
+        self.waves = Waves(audio, augment.speed, Resamplers(torch.device("cpu")))
+        plan = self.raw.plan
+        self.level, _ = change.levels(plan, audio, augment, 0, training=True)
+        self.place = np.full(len(plan), 0.5)
 
-def held(view: Any, audio: Audio, augment: Augment) -> tuple[RawBatch, Reader]:
-    """One batch, and the reader whose memory it is."""
-    reader = Reader(Files(view.files), reading.requests(view, BATCH, chain.planner(view, audio, augment)), depth=1)
-    return next(reader), reader
+    def cut(self) -> None:
+        """Windows at speed and level."""
+        self.waves(self.raw.data, self.raw.plan, int(self.raw.plan["window"].max()), self.level, self.place)
+
+    def whole(self) -> None:
+        """The whole front end."""
+        self.front(self.raw, True)
 
 
 def measured(work: Work) -> dict[str, float]:
-    """Microseconds a clip of each stage of the front end."""
+    """Microseconds a clip of each stage of the front end, each at its best: what else the machine does only adds."""
     view = material.opened(material.shard_folder(work, work.size(2048, 512), 3.0))
-    sides: dict[str, Side] = {}
-    readers = []
-    for name, (audio, augment, features) in step_by_step().items():
-        raw, reader = held(view, audio, augment)
-        sides[name] = partial(FrontEnd(audio, augment, features, seed=0, device="cpu", listen=0), raw, True)
-        readers.append(reader)
+    full, changes = chain.settings()
+    plain, still = Audio(), Augment(speed=["1"])  # type: ignore[call-arg, list-item]
+    batches = [Batch(view, plain, still), Batch(view, plain, Augment()), Batch(view, full, changes)]  # type: ignore[call-arg]
     wave_BT, bank = material.waves(work, BATCH), fbank.bank()
+    feat_BTF, frames = bank(wave_BT), np.full(BATCH, 298)
+    bands = change.bands(batches[2].raw.plan, frames, 80, changes.spec or SpecAugment(), 0)  # type: ignore[call-arg]
     stream = reading.Stream(view, BATCH, reading.whole(view))
-    sides |= {"Fbank": lambda: bank(wave_BT), "read": lambda: stream.run(512)}
+    sides: dict[str, Side] = dict(zip(("decode", "moved", "levelled"), (batch.cut for batch in batches), strict=True))
+    sides |= {
+        "Fbank": lambda: bank(wave_BT),
+        "mean": lambda: normalise(feat_BTF, None, "cmn"),
+        "SpecAugment": lambda: change.mask(feat_BTF, *bands, 0.0),
+        "front end": batches[2].whole,
+        "read": lambda: stream.run(READ * BATCH),  # more than was read ahead meanwhile
+    }
     for side in sides.values():
         side()
-    rounds = [{name: seconds(side) for name, side in sides.items()} for _ in range(2 * work.times)]
-    for reader in readers:
-        reader.close()
-    clips = {name: 512 if name == "read" else BATCH for name in sides}
-    return differences([{name: one[name] / clips[name] * 1e6 for name in sides} for one in rounds])
+    clips = {name: BATCH * (READ if name == "read" else 1) for name in sides}
+    rounds = [{name: seconds(side) / clips[name] * 1e6 for name, side in sides.items()} for _ in range(2 * work.times)]
+    for batch in batches:
+        batch.reader.close()
+    return stage_times(rounds)
 
 
-def differences(rounds: list[dict[str, float]]) -> dict[str, float]:
-    """Microseconds of each stage: what a front end adds to the one before it; `front end` is the whole.
-
-    Each at its best of the rounds: what else the machine does only adds.
-    """
-    best = {name: min(one[name] for one in rounds) for name in rounds[0]}
-    found = {"read": best["read"], "decode": best["plain"] - best["Fbank"], "Fbank": best["Fbank"]}
-    found |= {name: best[name] - best[before] for before, name in pairwise(STAGES)}
-    return found | {"front end": best[STAGES[-1]]}
+def stage_times(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """The best of the rounds; speed and level are what they add to decoding, by the medians of the differences."""
+    found = {name: min(one[name] for one in rounds) for name in rounds[0]}
+    for name, after, before in (("speed", "moved", "decode"), ("level", "levelled", "moved")):
+        found[name] = float(np.median([one[after] - one[before] for one in rounds]))
+    return {name: found[name] for name in found if name not in {"moved", "levelled"}}
 
 
 def floors(work: Work) -> list[Row]:
