@@ -193,6 +193,8 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: optim.min_lr ({config.optim.min_lr}) is above optim.lr ({config.optim.lr})")
     if config.features.name == "mfcc" and config.features.ceps > config.features.bins:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
+    if config.features.name == "waveform" and config.augment.spec is not None:
+        raise ValueError(f"{where}: augment.spec masks a spectrum and features.name=waveform has none: leave it out")
     if config.precision == "fp64" and config.compile:
         raise ValueError(f"{where}: precision=fp64 is for comparisons and is not compiled: set compile=false")
     if config.graphs and not config.compile:

@@ -24,6 +24,7 @@ from torch import Tensor
 from dist_train import mel
 from dist_train.settings import Audio, Features
 from dist_train.spectrogram import Spectrogram
+from dist_train.waveform import Waveform
 
 EPSILON = torch.finfo(torch.float32).eps  # Kaldi's floor under the logarithm, in float64 as well
 FRAMES = 1200  # at once: what the core's cache holds
@@ -191,7 +192,9 @@ def _blocks(bank: Tensor, times: int) -> list[tuple[slice, slice, Tensor]]:
 
 def extractor(
     audio: Audio, features: Features, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Fbank | Spectrogram:
+) -> Fbank | Spectrogram | Waveform:
     """What `features.name` says, on one device. ValueError where the settings do not fit together."""
-    kind = Fbank if features.name in ("fbank", "mfcc") else Spectrogram
-    return kind(audio, features, device, dtype)
+    if features.name == "waveform":
+        return Waveform(audio, features, device, dtype)
+    kaldi = features.name in ("fbank", "mfcc")
+    return Fbank(audio, features, device, dtype) if kaldi else Spectrogram(audio, features, device, dtype)

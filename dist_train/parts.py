@@ -51,7 +51,8 @@ class Parts:
             compile=config.compile,
             rows=config.data.micro_batch,
         )
-        self.model = network(config, self.front.bins, len(self.views.train.classes), world, wide)
+        classes = len(self.views.train.classes)
+        self.model = network(config, self.front.bins, classes, world, wide, self.front.channels)
         self.step = Step(self.model, config, world, self.half, (self.front.frame_count, self.front.bins))
         train, data = self.views.train, config.data
         self.progress = Progress(
@@ -142,13 +143,11 @@ def precision(config: Config, world: World) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
 
 
-def network(config: Config, bins: int, classes: int, world: World, wide: torch.dtype) -> nn.Module:
-    """The model with its initial weights, the same on all ranks, on the device."""
+def network(config: Config, bins: int, classes: int, world: World, wide: torch.dtype, sources: int = 1) -> nn.Module:
+    """The model with its initial weights, the same on all ranks, on the device. `sources`: channels of the audio."""
     torch.manual_seed(order.key(config.run.seed, 4) >> 1)
-    settings = config.model
-    model: nn.Module = models.build(
-        settings.name, bins, classes, channels=settings.channels, embedding=settings.embedding, pooling=settings.pooling
-    )
+    sizes = config.model.model_dump(exclude={"name"})
+    model: nn.Module = models.build(config.model.name, bins, classes, sources=sources, **sizes)
     # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.
     model.to(world.device, wide).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:

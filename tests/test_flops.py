@@ -38,7 +38,7 @@ def test_against_arithmetic(frozen: bool) -> None:
     assert flops.per_clip(Plain(frozen), (FRAMES, BINS)) == conv * (1 if frozen else 2) + head * 3
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", ["ecapa", "campplus", "eres2net"])
 def test_architectures_cost_more_with_every_frame(name: str) -> None:
     model = models.build(name, BINS, CLASSES, channels=8)
     short, long = (flops.per_clip(model, (frames, BINS)) for frames in (100, 200))

@@ -294,3 +294,40 @@ def test_traces_into_one_graph(key: str) -> None:
 def test_wrong_settings_are_refused(name: str, sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         models.build(name, 80, 10, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name"),
+    [
+        ("tdnn_asp", "tdnn"),
+        ("resnet_se_sap", "resnet_se"),
+        ("res2net_asp", "res2net"),
+        ("eres2netv2", "eres2netv2"),
+        ("panns_cnn10", "cnn10"),
+        ("panns_cnn14", "cnn14"),
+        ("vggish", "vggish"),
+        ("resnetish_basic", "resnetish18"),
+        ("crnn", "crnn"),
+        ("cnn4", "cnn4"),
+        ("m5", "m5"),
+    ],
+)
+def test_reference_keys_become_ours(fixture: str, name: str) -> None:
+    if not (path := PARITY / f"{fixture}.safetensors").exists():
+        pytest.skip(f"no reference values at {path}")
+    values = pytest.importorskip("safetensors.torch").load_file(path)
+    state = {key.removeprefix("state."): value for key, value in values.items() if key.startswith("state.")}
+    with torch.device("meta"):
+        sizes = {"pooling": fixture.rsplit("_", maxsplit=1)[-1]} if fixture.endswith("sap") else {}
+        model = models.build(name, {"m5": 1, "crnn": 128}.get(name, 80), 7, **sizes)
+    missing = set(models.from_reference(name, state)) - set(model.state_dict())
+    assert {key for key in missing if "blocks" not in key} == set()
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_every_architecture_is_built_by_name(name: str) -> None:
+    with torch.device("meta"):
+        model = models.build(name, {"m5": 1, "crnn": 128}.get(name, 80), 7)
+    assert model.head.out_features == 7
+    with pytest.raises(ValueError, match=f"model.nonsense is set, but {name} has no such setting"):
+        models.build(name, 80, 7, nonsense=1)

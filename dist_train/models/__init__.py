@@ -5,67 +5,81 @@ Every model has `forward(feat_BTF, frames_B=None)` -> logits, `embed(...)` -> em
 it scores alone. None says that all rows are full, and costs nothing.
 """
 
-import re
-from collections.abc import Callable, Mapping
-
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
 
 from dist_train.models.campplus import CamPlus
+from dist_train.models.cnn4 import Cnn4
+from dist_train.models.crnn import Crnn
 from dist_train.models.ecapa import Ecapa
 from dist_train.models.eres2net import ERes2Net
+from dist_train.models.eres2netv2 import ERes2NetV2
+from dist_train.models.m5 import M5
+from dist_train.models.panns import Panns, cnn6, cnn10, cnn14
+from dist_train.models.reference import from_reference
+from dist_train.models.res2net import Res2Net
+from dist_train.models.resnet_se import ResNetSE
+from dist_train.models.resnetish import Resnetish, resnetish18, resnetish34, resnetish50
+from dist_train.models.tdnn import Tdnn
+from dist_train.models.vggish import Vggish
 
-Model = Ecapa | CamPlus | ERes2Net
+__all__ = ["ARCHITECTURES", "SETTINGS", "Model", "build", "from_reference"]
 
-ARCHITECTURES: dict[str, Callable[..., Model]] = {"ecapa": Ecapa, "campplus": CamPlus, "eres2net": ERes2Net}
-SETTINGS = {
-    "ecapa": ("channels", "embedding", "pooling"),
-    "campplus": ("channels", "embedding"),
-    "eres2net": ("channels", "embedding", "pooling"),
+Model = (
+    CamPlus | Cnn4 | Crnn | Ecapa | ERes2Net | ERes2NetV2 | M5 | Panns | Res2Net | ResNetSE | Resnetish | Tdnn | Vggish
+)
+
+ARCHITECTURES: dict[str, Callable[..., Model]] = {
+    "ecapa": Ecapa,
+    "campplus": CamPlus,
+    "eres2net": ERes2Net,
+    "eres2netv2": ERes2NetV2,
+    "resnet_se": ResNetSE,
+    "res2net": Res2Net,
+    "tdnn": Tdnn,
+    "cnn6": cnn6,
+    "cnn10": cnn10,
+    "cnn14": cnn14,
+    "vggish": Vggish,
+    "resnetish18": resnetish18,
+    "resnetish34": resnetish34,
+    "resnetish50": resnetish50,
+    "crnn": Crnn,
+    "cnn4": Cnn4,
+    "m5": M5,
 }
+SETTINGS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("ecapa", "eres2net", "eres2netv2", "resnet_se", "res2net", "tdnn"), ("channels", "embedding", "pooling")
+    ),
+    "campplus": ("channels", "embedding"),
+    **dict.fromkeys(("cnn6", "cnn10", "cnn14", "vggish"), ("channels", "embedding")),
+    **dict.fromkeys(("resnetish18", "resnetish34", "resnetish50", "cnn4", "m5"), ("channels",)),
+    "crnn": ("layers",),
+}
+PICTURES = ("crnn", "cnn4")  # the channels of the audio are theirs too; to the others they are more bins
 
 
-def build(
-    name: str,
-    bins: int,
-    classes: int,
-    *,
-    channels: int | None = None,
-    embedding: int | None = None,
-    pooling: str | None = None,
-) -> Model:
-    """A full-size model with fresh weights; None takes the architecture's own size.
+def build(name: str, bins: int, classes: int, *, sources: int = 1, **sizes: Any) -> Model:
+    """A full-size model with fresh weights; a size of None is the architecture's own.
 
-    channels   ecapa: width of the blocks, a multiple of 8 (512, or 1024); campplus: channels before the dense layers, a
-               multiple of 8 (128); eres2net: planes of the first stage, even (32, or 64)
-    embedding  ecapa and eres2net 192, campplus 512
-    pooling    ecapa: asp, sap, tsp or tap (asp); eres2net: tap, or None for mean and deviation; campplus has one only
+    sources    channels of the audio, whose features lie side by side in `bins`
+    channels   ecapa: width of the blocks, a multiple of 8 (512, or 1024); tdnn: of all layers (512); campplus: channels
+               before the dense layers, a multiple of 8 (128); eres2net (32), eres2netv2 (64; macls has 32), resnet_se,
+               res2net (32): planes of the first stage; cnn6, cnn10, cnn14, vggish, resnetish: of the first block,
+               doubled by the next ones (64); cnn4: the same (8); m5: of all layers (128)
+    embedding  campplus, cnn6, cnn10 512; cnn14 2048; vggish 128; resnetish, crnn, cnn4, m5 have one size only; 192
+    pooling    ecapa, tdnn, resnet_se, res2net: asp, sap, tsp or tap (asp); eres2net, eres2netv2: tap, or None for mean
+               and deviation; the others have one
+    layers     crnn: its layers (`models.described`)
 
     ValueError for an unknown name, a setting that the architecture lacks, or a size that it cannot have.
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"model.name is {name!r}: take one of {', '.join(ARCHITECTURES)}")
-    sizes = {"channels": channels, "embedding": embedding, "pooling": pooling}
     given = {key: value for key, value in sizes.items() if value is not None}
     if lacking := given.keys() - set(SETTINGS[name]):
         raise ValueError(f"model.{min(lacking)} is set, but {name} has no such setting: leave it out")
+    if name in PICTURES:
+        given["sources"] = sources
     return ARCHITECTURES[name](bins, classes, **given)
-
-
-def from_reference(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State of macls, 3D-Speaker or SpeechBrain (ECAPA) under our keys; its classifier, if it has one, becomes `head`.
-
-    Their ECAPA wraps each layer twice (`conv.conv`, `norm.norm`) and calls the classifier `output`; the other two call
-    it `fc`, and CAM++ calls its 2-D part `head`.
-    """
-    rules = {
-        "ecapa": ((r"\.(conv|norm)(?=\.\w+$)", ""), (r"^output\.", "head.")),
-        "campplus": ((r"^head\.", "front."), (r"^fc\.", "head.")),
-        "eres2net": ((r"^fc\.", "head."),),
-    }[name]
-    renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
-        ours = key
-        for pattern, replacement in rules:
-            ours = re.sub(pattern, replacement, ours)
-        renamed[ours] = value
-    return renamed

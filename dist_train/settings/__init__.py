@@ -48,7 +48,9 @@ class Config(Section):
         "auto", description="auto: the launcher's choice, else bf16 where the GPU has it, else fp32; fp64 to compare"
     )
     compile: bool = Field(False, description="compile the network, block by block, and on a GPU the front end")
-    graphs: bool = Field(False, description="CUDA graphs of the compiled blocks: for networks of many small kernels")
+    graphs: bool = Field(
+        False, description="compiled blocks as CUDA graphs (CUDA only): for networks of many small kernels"
+    )
     evaluation: Evaluation = Field(Evaluation(), description="scoring")  # type: ignore[call-arg]
     checkpoint: Checkpoint = Field(Checkpoint(), description="saving")  # type: ignore[call-arg]
     log: Log = Field(Log(), description="console, metrics, TensorBoard")  # type: ignore[call-arg]

@@ -113,8 +113,8 @@ def _ascending(name: str, ends: tuple[float, float]) -> None:
 class Features(Section):
     """Waveform to frames x bins, and their normalisation."""
 
-    name: Literal["fbank", "mfcc", "mel", "spectrogram"] = Field(
-        "fbank", description="Kaldi Fbank or MFCC; torchaudio's MelSpectrogram or Spectrogram"
+    name: Literal["fbank", "mfcc", "mel", "spectrogram", "waveform"] = Field(
+        "fbank", description="Kaldi Fbank or MFCC; torchaudio's MelSpectrogram or Spectrogram; or samples (for m5)"
     )
     preset: Literal["kaldi", "macls", "3dspeaker", "wespeaker"] | None = Field(
         None, description="a whole front end as that system has it; the keys it fixes may not be given beside it"
@@ -159,4 +159,5 @@ IDLE = {  # name -> the keys that it does not read
     "mfcc": _TRANSFORM,
     "mel": _KALDI,
     "spectrogram": (*_KALDI, "bins", "low_freq", "high_freq", "mel_scale", "mel_norm"),
+    "waveform": (*_KALDI, *_TRANSFORM, "bins", "window", "frame_length", "frame_shift", "low_freq", "high_freq"),
 }

@@ -1,6 +1,6 @@
 """Settings of a run: data, model, objective, optimizer, evaluation, checkpoints, log."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -44,10 +44,33 @@ class Data(Section):
 class Model(Section):
     """The network: name, and sizes where they differ from the architecture's own."""
 
-    name: Literal["ecapa", "campplus", "eres2net"] = Field("ecapa", description="architecture")
+    name: Literal[
+        "ecapa",
+        "campplus",
+        "eres2net",
+        "eres2netv2",
+        "resnet_se",
+        "res2net",
+        "tdnn",
+        "cnn6",
+        "cnn10",
+        "cnn14",
+        "vggish",
+        "resnetish18",
+        "resnetish34",
+        "resnetish50",
+        "crnn",
+        "cnn4",
+        "m5",
+    ] = Field("ecapa", description="architecture")
     channels: int | None = Field(None, ge=8, description="width; default: the architecture's own (ecapa 512)")
     embedding: int | None = Field(None, ge=1, description="embedding size; default: the architecture's own")
-    pooling: Literal["asp", "sap", "tsp", "tap"] | None = Field(None, description="temporal pooling (ecapa)")
+    pooling: Literal["asp", "sap", "tsp", "tap"] | None = Field(
+        None, description="temporal pooling, where there is a choice"
+    )
+    layers: list[str | dict[str, Any]] | None = Field(
+        None, description="crnn: its layers, e.g. [{conv: 32}, norm, elu, {maxpool: 3}, {lstm: 64}, last]"
+    )
 
 
 class Objective(Section):
@@ -102,7 +125,9 @@ class Log(Section):
     every: int = Field(20, ge=1, description="steps between two log lines")
     tensorboard: bool = Field(True, description="write TensorBoard files")
     profile: tuple[int, int] | None = Field(
-        None, strict=False, description="first and last step of a profile; its trace is written to the run's folder"
+        None,
+        strict=False,
+        description="first and last step of a profile, e.g. [20, 25]; the trace of rank 0 goes to RUN/trace",
     )
     examples: int = Field(4, ge=0, le=64, description="Fbank pictures and clips to listen to in TensorBoard")
 

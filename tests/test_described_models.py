@@ -1,0 +1,334 @@
+"""CRNN, CNN4 and M5 against the reference; the list of layers and its errors; clips padded in a batch."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dist_train import models
+from dist_train.models import compiled
+from dist_train.models.cnn4 import Cnn4
+from dist_train.models.crnn import LAYERS, Crnn
+from dist_train.models.m5 import M5
+
+PARITY = Path(os.environ.get("DIST_TRAIN_PARITY") or Path(__file__).parents[1].parent / "shared/reference/parity")
+FIXTURES: dict[str, tuple[type[Crnn | Cnn4 | M5], int, dict[str, Any]]] = {
+    "crnn": (Crnn, 128, {}),
+    "cnn4": (Cnn4, 2 * 64, {"sources": 2}),
+    "m5": (M5, 1, {}),
+}
+
+
+class Case(NamedTuple):
+    """A reference model: ours with its weights in float64, its numbers, its description."""
+
+    model: Crnn | Cnn4 | M5
+    values: dict[str, Tensor]
+    facts: dict[str, Any]
+    name: str
+
+    def ours(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by our names."""
+        return models.from_reference(self.name, values)
+
+    def reference(self, prefix: str) -> dict[str, Tensor]:
+        """Values under a prefix, by our names."""
+        return self.ours({k.removeprefix(prefix): value for k, value in self.values.items() if k.startswith(prefix)})
+
+    def score(self, image_BCFT: Tensor, frames_B: Tensor | None = None) -> Tensor:
+        """What the reference calls logits of such an input: of CRNN and M5 their logarithm of probabilities."""
+        logits_BC = self.model(_features(image_BCFT), frames_B)
+        return logits_BC if self.name == "cnn4" else logits_BC.log_softmax(-1)
+
+
+def _features(input_BCxT: Tensor) -> Tensor:
+    """(B, channels, mel, T) or (B, 1, samples) in float64 as features, (B, T, channels * mel)."""
+    return input_BCxT.double().flatten(1, -2).transpose(1, 2)
+
+
+@pytest.fixture(params=FIXTURES)
+def case(request: pytest.FixtureRequest) -> Case:
+    if not (path := PARITY / f"{request.param}.safetensors").exists():
+        pytest.skip(f"no reference values at {path}")
+    network, bins, sizes = FIXTURES[request.param]
+    values = pytest.importorskip("safetensors.torch").load_file(path)
+    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    case = Case(network(bins, 10, **sizes), values, facts, request.param)
+    case.model.load_state_dict(case.reference("state."))
+    case.model.double()
+    return case
+
+
+def _close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * float(theirs.square().mean().sqrt()))
+
+
+@torch.no_grad()
+def test_outputs_equal_the_reference(case: Case) -> None:
+    case.model.eval()
+    tags = [key.removeprefix("input.") for key in case.values if key.startswith("input.") and "lengths" not in key]
+    assert tags
+    for tag in tags:
+        image = case.values[f"input.{tag}"]
+        _close(case.score(image), case.values[f"eval64.{tag}.logits"].flatten(1))
+        if (embedding := case.values.get(f"eval64.{tag}.embedding")) is not None:
+            # that of the reference CRNN is what the list's last dropout and norm are given
+            theirs = case.model.dense(embedding)[0] if isinstance(case.model, Crnn) else embedding
+            _close(case.model.embed(_features(image)), theirs)
+        if (frames_B := case.values.get(f"input.{tag}_lengths")) is not None:
+            _close(case.score(image, frames_B.long()), case.values[f"eval.{tag}_lengths.logits"].double(), 2e-5)
+
+
+def test_training_step_equals_the_reference(case: Case) -> None:
+    """Loss, every gradient (its norm, and a sum that sees order and sign), and the buffers after the step."""
+    for module in case.model.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    logits_BC = case.score(case.values["train.input"])
+    _close(logits_BC, case.values["train64.logits"].flatten(1), 1e-8)
+    loss = functional.cross_entropy(logits_BC, case.values["train.labels"])
+    loss.backward()
+    train = case.facts["train"]
+    assert loss.item() == pytest.approx(train["loss_f64"], rel=1e-8)
+    zero, expected = case.ours(dict.fromkeys(train["mathematically_zero_grad"])), case.ours(train["grad_norms"])
+    assert dict(case.model.named_parameters()).keys() == expected.keys()
+    for key, value in case.model.named_parameters():
+        assert value.grad is not None
+        gradient = value.grad.flatten()
+        if key in zero:
+            assert gradient.norm() < 1e-6 * train["grad_norm_max"], key
+            continue
+        norm = expected[key]["norm_f64"]
+        assert gradient.norm().item() == pytest.approx(norm, rel=1e-6), key
+        wave = torch.arange(len(gradient), dtype=torch.float64).cos()
+        assert (gradient @ wave).item() == pytest.approx(expected[key]["dot_cos_f64"], rel=0, abs=1e-6 * norm), key
+    buffers, after = dict(case.model.named_buffers()), case.reference("train.buffer_after.")
+    assert buffers.keys() == after.keys()
+    for key, value in after.items():
+        torch.testing.assert_close(buffers[key].to(value.dtype), value, rtol=1e-5, atol=1e-6)
+
+
+BOTH = [*LAYERS[:15], {"lstm": {"size": 64, "layers": 2, "bidirectional": True}}, *LAYERS[16:]]
+
+
+@pytest.mark.parametrize(
+    ("network", "bins", "sizes", "count"),
+    [
+        (Crnn, 128, {}, 139_786),
+        (Crnn, 80, {}, 123_402),
+        (Crnn, 128, {"layers": BOTH}, 256_266),
+        (Cnn4, 128, {"sources": 2}, 25_602),
+        (M5, 1, {}, 559_114),
+    ],
+)
+def test_sizes_of_the_published_models(network: Any, bins: int, sizes: dict[str, Any], count: int) -> None:
+    with torch.device("meta"):
+        model = network(bins, 10, **sizes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    assert len(compiled.blocks(model)) >= 2
+
+
+def test_the_published_crnn_needs_80_frames_and_80_bins() -> None:
+    assert Crnn(80, 10).least == 80
+    with pytest.raises(ValueError, match=r"layer 14 of model.layers, maxpool, spans 4 mel bins of 3: raise features.b"):
+        Crnn(79, 10)
+
+
+LISTED = [
+    {"conv": {"channels": 6, "kernel": [3, 5], "padding": [0, 2], "stride": [2, 1]}},
+    "norm",
+    "relu",
+    {"avgpool": [1, 2]},
+    {"conv": {"channels": 4, "padding": 1}},
+    "gelu",
+]
+LISTS: dict[str, list[Any]] = {
+    "lstm": [*LISTED, {"lstm": 5}, "last"],
+    "both ways": [*LISTED, {"lstm": {"size": 5, "layers": 2, "bidirectional": True}}, {"dropout": 0.1}, "mean"],
+    "gru": [*LISTED, {"gru": {"size": 5, "bidirectional": True}}, "last", {"linear": 7}, "norm", "silu"],
+    "no cells": [*LISTED, "max", {"linear": {"size": 3}}, "tanh"],
+}
+NARROW: dict[str, tuple[int, Any]] = {
+    "crnn": (20, lambda bins: Crnn(bins, 5, layers=[{"conv": 4}, "elu", {"maxpool": 3}, *LAYERS[5:9], *LAYERS[15:]])),
+    **{f"crnn {key}": (2, lambda bins, key=key: Crnn(bins, 5, layers=LISTS[key], sources=2)) for key in LISTS},
+    "cnn4": (1, lambda bins: Cnn4(bins, 5, channels=3, sources=2)),
+    "m5": (1772, lambda bins: M5(2, 5, channels=6)),
+}
+
+
+def _narrow(key: str, bins: int = 40) -> tuple[Any, int]:
+    """A small model whose BatchNorms have lived, and a width from which on its batches are sensible."""
+    torch.manual_seed(0)
+    model = NARROW[key][1](bins)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+    return model.eval(), max(30, NARROW[key][0])
+
+
+@pytest.mark.parametrize("key", NARROW)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+@torch.no_grad()
+def test_clip_padded_in_a_batch_scores_what_it_scores_alone(key: str, data: st.DataObject) -> None:
+    (model, usual), least = _narrow(key), NARROW[key][0]
+    width = data.draw(st.sampled_from([least + 1, usual + 1, 2 * usual, 3 * usual + 1]), "frames of the batch")
+    frames = data.draw(st.lists(st.integers(least, width), min_size=1, max_size=3), "valid frames")
+    feat_BTF = torch.randn(len(frames), width, model.bins, dtype=torch.float64)  # the padding's values must not matter
+    together = model.double()(feat_BTF, torch.tensor(frames))
+    for row, count in enumerate(frames):
+        alone = model(feat_BTF[row : row + 1, :count])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FIXTURES)
+def test_full_size_padded_clip_in_float32(name: str) -> None:
+    network, bins, sizes = FIXTURES[name]
+    torch.manual_seed(1)
+    model, least = network(bins, 10, **sizes).eval(), {"crnn": 80, "cnn4": 1, "m5": 1772}[name]
+    feat_BTF = torch.randn(2, 2 * least + 60, bins)
+    together = model(feat_BTF, torch.tensor([2 * least + 60, least + 37]))[1:]
+    alone = model(feat_BTF[1:, : least + 37])
+    assert (together - alone).abs().max() < 1e-5 * alone.square().mean().sqrt()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("key", ["crnn", "m5"])
+def test_too_short_a_clip_in_a_batch_scores_as_if_zeros_followed(key: str) -> None:
+    (model, usual), least = _narrow(key), NARROW[key][0]
+    feat_BTF = torch.randn(2, 2 * usual, model.bins)
+    together = model(feat_BTF, torch.tensor([2 * usual, least - 9]))[1:]
+    feat_BTF[1, least - 9 :] = 0
+    torch.testing.assert_close(together, model(feat_BTF[1:, :least]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", NARROW)
+def test_full_rows_need_no_mask(key: str) -> None:
+    model, usual = _narrow(key)
+    for module in model.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    feat_BTF = torch.randn(3, usual, model.bins)
+    torch.testing.assert_close(model(feat_BTF), model(feat_BTF, torch.full((3,), usual)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("key", NARROW)
+def test_gradients_of_padded_clips_are_finite_and_complete(key: str) -> None:
+    model, usual = _narrow(key)
+    frames_B = torch.tensor([usual, NARROW[key][0], 1, usual // 2])
+    model.train()(torch.randn(4, usual, model.bins), frames_B).square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("key", NARROW)
+@torch.no_grad()
+def test_shortest_clip_and_wrong_input(key: str) -> None:
+    model, least = _narrow(key)[0], NARROW[key][0]
+    feat_BTF = torch.randn(1, least, model.bins)
+    assert model(feat_BTF).isfinite().all()
+    torch.testing.assert_close(model(feat_BTF), model.head(model.embed(feat_BTF)))
+    with pytest.raises(ValueError, match=rf"needs at least {least} frames a clip and got {least - 1}"):
+        model(torch.randn(1, least - 1, model.bins))
+    with pytest.raises(ValueError, match="built for features"):
+        model(torch.randn(1, least, model.bins + 1))
+
+
+@pytest.mark.parametrize("key", NARROW)
+@torch.no_grad()
+def test_channels_last_gives_the_same(key: str) -> None:
+    model, usual = _narrow(key)
+    feat_BTF = torch.randn(2, usual, model.bins, dtype=torch.float64)
+    expected = model.double()(feat_BTF)
+    torch.testing.assert_close(model.to(memory_format=torch.channels_last)(feat_BTF), expected)
+
+
+@pytest.mark.parametrize("key", NARROW)
+@torch.no_grad()
+def test_no_step_depends_on_data(key: str) -> None:
+    """Without data (`meta` tensors) a read of a tensor's value raises: no such read stops a GPU or breaks a graph."""
+    model, usual = _narrow(key)
+    feat_BTF = torch.empty(2, usual, model.bins, device="meta")
+    for frames_B in (None, torch.empty(2, dtype=torch.int64, device="meta")):
+        assert model.to("meta")(feat_BTF, frames_B).shape == (2, 5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("key", NARROW)
+@torch.no_grad()
+def test_blocks_trace_into_one_graph_each(key: str) -> None:
+    """Dynamo captures each block whole, with padded rows and without."""
+    model, usual = _narrow(key)
+    feat_BTF, lengths_B = torch.randn(2, usual, model.bins), torch.tensor([usual, NARROW[key][0]])
+    expected = [model(feat_BTF, frames_B) for frames_B in (None, lengths_B)]
+    torch._dynamo.reset()
+    for block in compiled.blocks(model):
+        block.compile(backend="eager", fullgraph=True, dynamic=False)
+    for frames_B, logits_BC in zip((None, lengths_B), expected, strict=True):
+        torch.testing.assert_close(model(feat_BTF, frames_B), logits_BC)
+
+
+@torch.no_grad()
+def test_channels_of_the_audio_are_images_of_their_own() -> None:
+    """What the first convolution is given: channel c of mel bin f is feature c * mel bins + f."""
+    feat_BTF = torch.arange(2 * 3 * 8.0).reshape(1, 6, 8)
+    for model in (Crnn(8, 2, layers=["max"], sources=2), Cnn4(8, 2, sources=2)):
+        seen: list[Tensor] = []
+        first = next(model.children())
+        first.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        model.eval()(feat_BTF)
+        assert seen[0].shape == (1, 2, 4, 6)
+        assert seen[0][0, 1, 2].equal(feat_BTF[0, :, 4 + 2])
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["norm", 3], "layer 2 of model.layers is 3: write a name, or one name with its options"),
+        ([{"conv": 3, "norm": {}}], "layer 1 of model.layers is {'conv': 3, 'norm': {}}: write a name"),
+        (["maxpol"], "layer 1 of model.layers is 'maxpol': take one of conv, maxpool"),
+        ([{True: 3}], "layer 1 of model.layers is True: take one of"),
+        (["norm", "conv"], "layer 2 of model.layers, conv, needs channels: write conv: {channels: ...}"),
+        ([{"conv": 0}], "layer 1 of model.layers, conv: channels is 0: take a whole number from 1 on"),
+        ([{"conv": {"channels": 4, "kernel": [3]}}], "conv: kernel is [3]: take a whole number from 1 on, or two"),
+        ([{"conv": {"channels": 4, "kernel": 3.0}}], "conv: kernel is 3.0: take"),
+        ([{"conv": {"channels": 4, "size": 3}}], "conv, has no option 'size': take channels, kernel, stride, padding"),
+        ([{"dropout": 1}], "layer 1 of model.layers, dropout: rate is 1: take a number from 0 to below 1"),
+        ([{"norm": 3}], "layer 1 of model.layers, norm, takes no options: write norm alone"),
+        ([{"norm": {"size": 3}}], "norm, has no option 'size': take none"),
+        ([{"lstm": {"size": 3, "bidirectional": 1}}], "bidirectional is 1: take true or false"),
+        ([{"lstm": 3}, {"conv": 3}], "layer 2 of model.layers, conv, takes an image and is given a sequence: move it"),
+        ([{"linear": 3}], "layer 1 of model.layers, linear, takes a vector and is given an image: move it"),
+        (["last", {"gru": 3}], "layer 2 of model.layers, gru, takes an image or a sequence and is given a vector"),
+        ([{"lstm": 3}], "model.layers ends with a sequence: one of last, mean, max has to make a vector of it"),
+        ([], "model.layers ends with an image"),
+        ([{"maxpool": 9}, {"maxpool": 9}], "layer 2 of model.layers, maxpool, spans 9 mel bins of 4: raise features"),
+    ],
+)
+def test_wrong_layers_are_refused_by_number(layers: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        Crnn(40, 5, layers=layers)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="crnn got 41 bins of 2 channels side by side"):
+        Crnn(41, 5, sources=2)
+    with pytest.raises(ValueError, match="cnn4 got 41 bins of 2 channels side by side"):
+        Cnn4(41, 5, sources=2)
+    with pytest.raises(ValueError, match=r"model.channels of cnn4 is 0"):
+        Cnn4(40, 5, channels=0)
+    with pytest.raises(ValueError, match="m5 hears waveforms, one value a channel, and got 80 bins: set features"):
+        M5(80, 5)
