@@ -66,7 +66,7 @@ def refusal(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("data.batch_size=2.5", "data.batch_size"),
         ("run.epochs=yes", "run.epochs"),
         ("data.batch_size=0", "greater than or equal to 1, not 0"),
-        ("model.name=resnet", "'ecapa', 'campplus' or 'eres2net'"),
+        ("model.name=resnet", "'ecapa', 'campplus', 'eres2net'"),
         ("optim", "write section.key=value"),
         ("data.shards=[", "override data.shards, line 1"),
         ("model.pooling=tstp", "model.pooling"),
