@@ -1,12 +1,11 @@
-"""Random changes of training windows, drawn for each sample and applied to the whole batch on the device.
+"""Random changes of training windows: what is drawn for each row, and the CPU's way to apply it, row by row.
 
-In: waveforms (B, C, T) or features (B, T, F) and their PLAN rows. Out: the same, changed.
+In: PLAN rows; waveforms (B, C, T) or features (B, T, F). Out: draws; the same, changed in place.
 
-Every draw is `uniform(seed, position, name)` on the host, so it does not depend on rank, thread or batch; what reaches
-the device is a few numbers a row. Nothing is read back: the host knows all lengths.
+Every draw is `uniform(seed, position, name)` on the host, so it does not depend on rank, thread or batch. `batched`
+takes the same draws to an accelerator, as a few numbers a row.
 """
 
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -16,83 +15,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train.acoustics import loudness
-from dist_train.decode import Rows, silence, to_device
+from dist_train.decode import Rows
 from dist_train.order import uniform
-from dist_train.resample import Resamplers, speed_ratio
 from dist_train.settings import Audio, Augment, Mixup, SpecAugment
-from dist_train.window import PLAIN
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 
 
-def speed(wave_RCT: Tensor, plan: Rows, factors: list[Fraction], resamplers: Resamplers) -> Tensor:
-    """What `decode` returned for R alike rows -> (R, C, window): each at its row's speed, zeros past its length.
-
-    Equal to `torchaudio.transforms.Speed` on the whole clip, cut afterwards. Labels stay as they are.
-    """
-    window, factor = int(plan["window"].max()), int(plan["factor"][0])
-    if factor != PLAIN and factors[factor] != 1:
-        wave_RCT = resamplers.convert(wave_RCT, speed_ratio(factors[factor]), window)
-    return silence(wave_RCT[..., :window], np.zeros(len(plan), np.int64), plan["length"].astype(np.int64))
-
-
-def fill(wave_BCT: Tensor, plan: Rows, short: str, place: Floats) -> Tensor:
-    """Clips shorter than their window, by `audio.short`: repeated (tile), moved to a place (random_pad), or left (pad).
-
-    `place` (B,) in [0, 1]: which share of the silence comes before the clip.
-    """
-    rows = np.flatnonzero(plan["length"] < plan["window"])
-    if short == "pad" or not len(rows):
-        return wave_BCT
-    length, window = plan["length"][rows].astype(np.int64), plan["window"][rows].astype(np.int64)
-    offset = (place[rows] * (window - length + 1)).astype(np.int64).clip(0, window - length)
-    if wave_BCT.device.type == "cpu":  # slices: an index for every sample would cost as much as the features
-        for row, size, end, first in zip(rows, length.clip(1), window, offset, strict=True):
-            clip = wave_BCT[row, :, :size].clone()
-            if short == "tile":
-                wave_BCT[row, :, :end] = clip.repeat(1, -(-end // size))[:, :end]
-            else:
-                wave_BCT[row, :, :end] = torch.nn.functional.pad(clip, (int(first), int(end - first - size)))
-        return wave_BCT
-    return _fill_batched(wave_BCT, rows, np.stack([length.clip(1), window, offset]), short == "tile")
-
-
-def _fill_batched(wave_BCT: Tensor, rows: Ints, spans: Ints, tile: bool) -> Tensor:
-    """`fill` of some rows by one gather; `spans` (3, R): length, window and offset."""
-    where = to_device(rows, wave_BCT.device)
-    table = to_device(spans[:, :, None], wave_BCT.device)
-    index = torch.arange(wave_BCT.shape[2], device=wave_BCT.device)
-    if tile:
-        source, inside = index % table[0], index < table[1]
-    else:
-        source = index - table[2]
-        inside = (source >= 0) & (source < table[0])
-    moved = _gather(wave_BCT[where], source.clamp(0, wave_BCT.shape[2] - 1))
-    wave_BCT[where] = moved.masked_fill_(~inside[:, None], 0)
+def shift(wave_BCT: Tensor, filled: Ints, share: Floats) -> Tensor:
+    """Circular shift, in place, of the first `filled` samples of each row by `share` of them (-1 to 1)."""
+    for row, step, end in zip(wave_BCT, shift_steps(filled, share).tolist(), filled.tolist(), strict=True):
+        row[:, :end] = row[:, :end].roll(step, 1)
     return wave_BCT
 
 
-def shift(wave_BCT: Tensor, filled: Ints, share: Floats) -> Tensor:
-    """Circular shift, in place, of the first `filled` samples of each row by `share` of them (-1 to 1)."""
-    steps = np.rint(share * filled).astype(np.int64) % np.maximum(filled, 1)
-    if wave_BCT.device.type == "cpu":
-        for row, step, end in zip(wave_BCT, steps, filled, strict=True):
-            row[:, :end] = row[:, :end].roll(int(step), 1)
-        return wave_BCT
-    return _shift_batched(wave_BCT, steps, filled)
-
-
-def _shift_batched(wave_BCT: Tensor, steps: Ints, filled: Ints) -> Tensor:
-    table = to_device(np.stack([steps, filled])[:, :, None], wave_BCT.device)
-    index = torch.arange(wave_BCT.shape[2], device=wave_BCT.device)
-    source = index - table[0]
-    source = torch.where(source < 0, source + table[1], source)
-    return _gather(wave_BCT, torch.where(index < table[1], source, index))
-
-
-def _gather(wave_BCT: Tensor, index_BT: Tensor) -> Tensor:
-    return wave_BCT.gather(2, index_BT[:, None].expand_as(wave_BCT))
+def shift_steps(filled: Ints, share: Floats) -> Ints:
+    """(B,) samples by which each row is shifted, from 0 on and under `filled`."""
+    return np.asarray(np.rint(share * filled).astype(np.int64) % np.maximum(filled, 1))
 
 
 def gains(
@@ -182,26 +122,23 @@ def mix(wave_BCT: Tensor, partner: Ints, weight: Floats, kind: str = "linear", r
     rows = np.flatnonzero(weight < 1)
     if not len(rows):
         return wave_BCT
-    where, other = to_device(np.stack([rows, partner[rows]]), wave_BCT.device)
-    share = to_device(weight[rows], wave_BCT.device).to(wave_BCT.dtype)
+    share = torch.from_numpy(weight[rows]).to(wave_BCT.dtype)
     own, rest = share, 1 - share
     if kind == "between_class":
         own, rest = _by_pressure(wave_BCT, rows, partner[rows], share, rate)
-    if wave_BCT.device.type == "cpu":  # row by row: copies of the whole batch would cost three times as much
-        pairs = zip(rows.tolist(), partner[rows].tolist(), own, rest, strict=True)
-        mixed = [wave_BCT[row] * mine + wave_BCT[mate] * theirs for row, mate, mine, theirs in pairs]
-        for row, mixed_CT in zip(rows.tolist(), mixed, strict=True):
-            wave_BCT[row] = mixed_CT
-        return wave_BCT
-    mixed_RCT = wave_BCT[where] * own[:, None, None] + wave_BCT[other] * rest[:, None, None]
-    return wave_BCT.index_copy_(0, where, mixed_RCT)
+    # Row by row: copies of the whole batch would cost three times as much.
+    pairs = zip(rows.tolist(), partner[rows].tolist(), own, rest, strict=True)
+    mixed = [wave_BCT[row] * mine + wave_BCT[mate] * theirs for row, mate, mine, theirs in pairs]
+    for row, mixed_CT in zip(rows.tolist(), mixed, strict=True):
+        wave_BCT[row] = mixed_CT
+    return wave_BCT
 
 
 def _by_pressure(wave_BCT: Tensor, rows: Ints, others: Ints, share_R: Tensor, rate: int) -> tuple[Tensor, Tensor]:
     """The factors of the rows and of their partners in between-class mixing; each row is measured once."""
     heard, places = np.unique(np.concatenate([rows, others]), return_inverse=True)
-    loud = loudness(wave_BCT[to_device(heard, wave_BCT.device)], rate)
-    first, second = loud[to_device(places, wave_BCT.device)].view(2, -1)
+    loud = loudness(wave_BCT[torch.from_numpy(heard)], rate)
+    first, second = loud[torch.from_numpy(places)].view(2, -1)
     return pressures(first, second, share_R)
 
 
@@ -238,18 +175,7 @@ def _stack(masks: list[Ints], rows: int) -> Ints:
 
 
 def mask(feat_BTF: Tensor, freq: Ints, time: Ints, fill: Tensor | float) -> Tensor:
-    """SpecAugment: masked bins (in each channel) and frames become `fill`, a number or one a row (B, 1, 1).
-
-    On the CPU in place.
-    """
-    frames, bins = feat_BTF.shape[1:]
-    if feat_BTF.device.type == "cpu":  # a few slices; a mask would touch every value
-        return _mask_rows(feat_BTF, freq, time, fill)
-    in_freq, in_time = _within(freq, bins, feat_BTF.device), _within(time, frames, feat_BTF.device)
-    return torch.where(in_freq[:, None, :] | in_time[:, :, None], fill, feat_BTF)
-
-
-def _mask_rows(feat_BTF: Tensor, freq: Ints, time: Ints, fill: Tensor | float) -> Tensor:
+    """SpecAugment, in place: masked bins (in each channel) and frames become `fill`, a number or (B, 1, 1)."""
     levels = [fill] * len(feat_BTF) if isinstance(fill, float) else fill.flatten().tolist()
     spans = zip(feat_BTF, freq.swapaxes(0, 1).tolist(), time.swapaxes(0, 1).tolist(), levels, strict=True)
     for row_TF, bins, frames, value in spans:
@@ -260,11 +186,3 @@ def _mask_rows(feat_BTF: Tensor, freq: Ints, time: Ints, fill: Tensor | float) -
             if first < end:
                 row_TF[first:end] = value
     return feat_BTF
-
-
-def _within(edges: Ints, size: int, device: torch.device) -> Tensor:
-    """(2, B, M) first and end -> (B, size): whether a place lies in any of a row's M spans."""
-    first, end = to_device(edges[..., None], device)
-    place = torch.arange(size, device=device)
-    spans: Tensor = (place >= first) & (place < end)
-    return spans.any(1)

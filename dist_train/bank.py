@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dist_train.decode import decode, to_device
+from dist_train.decode import to_device
 from dist_train.reader import Reader
 from dist_train.recordings import SUFFIXES, Unreadable, header, open_cut
 from dist_train.resample import Resamplers
@@ -28,6 +28,7 @@ from dist_train.settings import Audio, Noise, Reverb
 from dist_train.shards import open_set
 from dist_train.storage import Files, local
 from dist_train.view import choose
+from dist_train.waves import Waves
 from dist_train.window import full_windows
 
 Ints = NDArray[np.int64]
@@ -199,7 +200,7 @@ def _read(source: Source, numbers: Ints, samples: Ints) -> tuple[list[Sound], li
 
 
 def _shards(root: Path, audio: Audio) -> Source:
-    """The clips of a set of shards, converted by `decode`."""
+    """The clips of a set of shards, converted by `Waves`."""
     view = choose([open_set(root)])
 
     def lengths() -> Ints:
@@ -208,9 +209,9 @@ def _shards(root: Path, audio: Audio) -> Source:
         return np.asarray(-(-frames * audio.sample_rate // rate))
 
     def sounds(numbers: Ints, samples: Ints) -> Iterator[Sound | str]:
-        resamplers = Resamplers(torch.device("cpu"))
+        waves = Waves(audio, [], Resamplers(torch.device("cpu")))
         seconds = samples / audio.sample_rate
-        # One clip a request: `decode` takes rows that are alike, and lengths differ.
+        # One clip a request, since lengths differ.
         requests = (
             full_windows(view.rows(number), number, audio, longest)
             for number, longest in zip(numbers[:, None], seconds.tolist(), strict=True)
@@ -220,8 +221,8 @@ def _shards(root: Path, audio: Audio) -> Source:
                 if raw.bad:
                     yield raw.bad[0][1]
                 else:
-                    wave_RCT = decode(raw.data, raw.plan, audio, resamplers)
-                    yield wave_RCT[0, 0, : int(raw.plan["length"][0])].numpy()
+                    wave_RCT = waves(raw.data, raw.plan, int(raw.plan["length"][0]), None, np.zeros(1))
+                    yield wave_RCT[0, 0].numpy().copy()
 
     return Source(len(view), lambda number: f"{root}, {view.key(number)}", lengths, sounds)
 

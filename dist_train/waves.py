@@ -1,7 +1,7 @@
 """Raw audio bytes -> windows at one rate, speed and level, a few alike rows at a time: the CPU's way.
 
-In: bytes (B, row_bytes) as the reader leaves them and their PLAN rows. Out: (B, C, samples), what `decode`, `speed` and
-`fill` would make of each row alone, bit for bit.
+In: bytes (B, row_bytes) as the reader leaves them and their PLAN rows. Out: (B, C, samples), for each row what
+converting the whole clip and cutting it afterwards would give, silence outside the clip.
 
     bytes --PCM, channels--> | stage 1: rate | --> | stage 2: speed | --silence, gain, fill--> row of the batch
 
@@ -61,7 +61,7 @@ class Waves:
         if length < out_CT.shape[1]:
             out_CT[:, length:] = 0
         if length < window and self.audio.short != "pad":
-            self._fill(out_CT, max(length, 1), window, place)
+            fill(out_CT, max(length, 1), window, self.audio.short, place)
 
     def _windows(self, data: Tensor, rows: NDArray[np.int64], plan: Rows) -> Tensor:
         """Some alike rows of the data up to their speed, (R, C, at least their length); undefined past it."""
@@ -131,20 +131,6 @@ class Waves:
             chosen = data.index_select(0, torch.from_numpy(rows))
             into_RCT.copy_(mix(pcm(chosen, codec, channels, count, self.resamplers.dtype), self.audio.channels))
 
-    def _fill(self, wave_CT: Tensor, length: int, window: int, place: float) -> None:
-        """A clip shorter than its window, repeated or moved to its place."""
-        if self.audio.short == "tile":
-            while length < window:
-                more = min(length, window - length)
-                wave_CT[:, length : length + more] = wave_CT[:, :more]
-                length += more
-            return
-        offset = min(int(place * (window - length + 1)), window - length)
-        clip = wave_CT[:, :length].clone()
-        wave_CT[:, :offset] = 0
-        wave_CT[:, offset : offset + length] = clip
-        wave_CT[:, offset + length : window] = 0
-
     def _memory(self, name: str, rows: int, count: int) -> Tensor:
         """(rows, C, count) values of memory that lasts, as earlier use left them."""
         shape = rows, self.channels, count
@@ -152,6 +138,24 @@ class Waves:
         if found is None or len(found) < math.prod(shape):
             found = self.memory[name] = memory.empty(math.prod(shape), dtype=self.resamplers.dtype)
         return found[: math.prod(shape)].view(shape)
+
+
+def fill(wave_CT: Tensor, length: int, window: int, short: str, place: float) -> None:
+    """A clip shorter than its window, in place: repeated (tile), or moved to where `place` of the silence is before it.
+
+    `place` in [0, 1]; used by audio.short=random_pad.
+    """
+    if short == "tile":
+        while length < window:
+            more = min(length, window - length)
+            wave_CT[:, length : length + more] = wave_CT[:, :more]
+            length += more
+        return
+    offset = min(int(place * (window - length + 1)), window - length)
+    clip = wave_CT[:, :length].clone()
+    wave_CT[:, :offset] = 0
+    wave_CT[:, offset : offset + length] = clip
+    wave_CT[:, offset + length : window] = 0
 
 
 def _convert(wave_RCT: Tensor, resampler: Resampler, samples: int, out_RCT: Tensor) -> None:

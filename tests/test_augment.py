@@ -26,49 +26,6 @@ def plan_of(count: int, length: int = 100, window: int = 100) -> np.ndarray:
     return plan
 
 
-def test_short_clips_are_tiled() -> None:
-    plan = plan_of(3, window=10)
-    plan["length"] = [3, 10, 1]
-    wave = torch.zeros(3, 2, 10)
-    wave[0, :, :3], wave[1], wave[2, :, 0] = torch.tensor([1.0, 2, 3]), torch.arange(10.0), 5
-    out = augment.fill(wave.clone(), plan, "tile", np.zeros(3))
-    assert out[0, 1].tolist() == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]
-    assert torch.equal(out[1], wave[1])
-    assert out[2].unique().tolist() == [5]
-    assert torch.equal(augment.fill(wave.clone(), plan, "pad", np.zeros(3)), wave)
-
-
-@given(length=st.integers(1, 10), place=st.floats(0, 1))
-def test_short_clips_are_placed_whole(length: int, place: float) -> None:
-    wave = torch.zeros(1, 1, 10)
-    wave[0, 0, :length] = torch.arange(1.0, length + 1)
-    out = augment.fill(wave.clone(), plan_of(1, length, 10), "random_pad", np.array([place]))[0, 0]
-    first = int(out.nonzero()[0])
-    assert out[first : first + length].tolist() == list(range(1, length + 1))
-    assert out.count_nonzero() == length
-    if place in {0, 1}:
-        assert first == place * (10 - length)
-
-
-def test_batched_forms_equal_the_row_by_row_ones() -> None:
-    """What a GPU runs, against what a CPU runs."""
-    wave, plan = torch.randn(5, 2, 40), plan_of(5, window=40)
-    plan["length"] = [1, 7, 39, 40, 20]
-    plan["window"][4] = 30
-    rows = np.array([0, 1, 2, 4])
-    length, window = plan["length"][rows].astype(np.int64), plan["window"][rows].astype(np.int64)
-    for row, end in enumerate(plan["length"]):
-        wave[row, :, end:] = 0
-    for short in ("tile", "random_pad"):
-        offset = (0.5 * (window - length + 1)).astype(np.int64)
-        spans = np.stack([length, window, offset])
-        batched = augment._fill_batched(wave.clone(), rows, spans, short == "tile")
-        assert torch.equal(batched, augment.fill(wave.clone(), plan, short, np.full(5, 0.5)))
-    filled, share = np.array([40, 7, 1, 30, 40]), np.array([0.3, -0.5, 0.9, 1.0, -0.01])
-    steps = np.rint(share * filled).astype(np.int64) % filled
-    assert torch.equal(augment._shift_batched(wave, steps, filled), augment.shift(wave.clone(), filled, share))
-
-
 @given(share=st.floats(-1, 1), filled=st.integers(1, 12))
 def test_shift_is_circular_within_what_counts(share: float, filled: int) -> None:
     wave = torch.arange(1.0, 13).view(1, 1, 12).clone()

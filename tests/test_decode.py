@@ -1,18 +1,16 @@
-"""Decoding: PCM equal to soundfile bit for bit, channels, silence outside the clip, mixed batches."""
+"""Decoding: PCM equal to soundfile bit for bit, channels, mixed batches."""
 
 import numpy as np
 import pytest
 import torch
 from clips import encode, index_rows, raw_batch, sound
 
-from dist_train.decode import decode, mix, pcm, silence
+from dist_train.decode import mix, pcm
 from dist_train.frontend import FrontEnd
-from dist_train.resample import Resamplers
 from dist_train.row import CODECS
 from dist_train.settings import Audio, Augment, Features
 from dist_train.window import eval_windows
 
-CPU = torch.device("cpu")
 PCM = [codec for codec in CODECS if codec < CODECS.FILE]
 
 
@@ -54,25 +52,6 @@ def test_channels() -> None:
     torch.testing.assert_close(mix(wave, "first"), wave[:, :1])
     torch.testing.assert_close(mix(wave, 2), wave[:, :2])
     torch.testing.assert_close(mix(wave[:, :1], 2), wave[:, [0, 0]])
-
-
-def test_silence_hides_whatever_lies_outside() -> None:
-    wave = torch.full((3, 1, 10), float("nan"))
-    wave[:, :, 2:7] = 1.0
-    silence(wave, np.array([2, 2, 2]), np.array([7, 7, 7]))
-    assert wave.sum() == 15
-    assert silence(wave.clone(), np.array([20, -5, 3]), np.array([30, -1, 5])).sum(2).flatten().tolist() == [0, 0, 2]
-
-
-def test_bytes_outside_the_clip_are_never_heard() -> None:
-    clips = [sound(3000), sound(9000, seed=1)]
-    plan = eval_windows(index_rows(clips, codec=CODECS.F32), np.arange(2), Audio(seconds=0.5))
-    raw = raw_batch(plan, clips)
-    assert torch.isnan(raw.data.view(torch.float32)).any()
-    out = decode(raw.data, plan, Audio(seconds=0.5), Resamplers(CPU))
-    assert torch.isfinite(out).all()
-    torch.testing.assert_close(out[0, 0, :3000], torch.from_numpy(clips[0][:, 0].astype(np.float32)), rtol=0, atol=0)
-    assert not out[0, 0, 3000:].any()
 
 
 def test_a_batch_of_all_kinds_equals_each_clip_alone() -> None:

@@ -11,11 +11,10 @@ from clips import index_rows, raw_batch, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_train.augment import speed
-from dist_train.decode import decode
 from dist_train.resample import Resamplers
 from dist_train.row import CODECS
 from dist_train.settings import Audio, Augment
+from dist_train.waves import Waves
 from dist_train.window import PLAIN, eval_windows, full_windows, train_windows
 
 CPU = torch.device("cpu")
@@ -29,13 +28,11 @@ def whole(clip: np.ndarray, rate: int, factor: Fraction, target: int = 16000) ->
 
 
 def waves(plan: np.ndarray, clips: list[np.ndarray], audio: Audio, factors: list[Fraction]) -> torch.Tensor:
-    """Each row alone through decode and speed."""
-    made, resamplers = [], Resamplers(CPU)
-    for row in range(len(plan)):
-        one = plan[row : row + 1]
-        part = decode(raw_batch(one, clips).data, one, audio, resamplers)
-        made.append(speed(part, one, factors, resamplers)[0, 0])
-    return torch.stack(made)
+    """Each row alone as the front end cuts it, zeros past its length."""
+    cut, place = Waves(audio.model_copy(update={"short": "pad"}), factors, Resamplers(CPU)), np.zeros(1)
+    ones = [plan[row : row + 1] for row in range(len(plan))]
+    parts = [cut(raw_batch(one, clips).data, one, int(one["window"][0]), None, place)[0, 0].clone() for one in ones]
+    return torch.stack(parts)
 
 
 @settings(max_examples=40, deadline=None)

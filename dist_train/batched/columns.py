@@ -83,8 +83,7 @@ def change_columns(plan: Rows, filled: Ints, augment: Augment, dither: bool, see
     """Shift and dither."""
     steps = np.zeros(len(plan), np.int64)
     if augment.shift > 0:
-        share = change.shifts(plan, augment, seed)
-        steps = np.rint(share * filled).astype(np.int64) % np.maximum(filled, 1)
+        steps = change.shift_steps(filled, change.shifts(plan, augment, seed))
     columns: Named = {"steps": steps, "filled": filled}
     if dither:
         columns["key"] = noise_keys(plan["position"], seed)
