@@ -6,6 +6,8 @@ it would see alone: zeros (`blank` before a zero-padded convolution) or the clip
 With `frames_B=None` all of this costs nothing.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,23 @@ def blank(x: Tensor, pad: Tensor | None) -> Tensor:
 def halve(frames_B: Tensor | None) -> Tensor | None:
     """Valid frames after a stride of 2 with "same" padding: ceil(n / 2)."""
     return None if frames_B is None else (frames_B + 1) // 2
+
+
+def through(stages: Iterable[nn.Module], x: Tensor, frames_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Stages of residual blocks, each but the first of which halves the frames: the last map and its valid frames.
+
+    A block takes its input, and the padded frames before and after it.
+    """
+    pad = padding(frames_B, x)
+    for number, stage in enumerate(stages):
+        before = pad
+        if number:
+            frames_B = halve(frames_B)
+            pad = padding(frames_B, x[..., ::2])
+        for block in stage.children():
+            x = block(x, before, pad)
+            before = pad
+    return x, frames_B
 
 
 def reflect(x_BCT: Tensor, size: int, frames_B: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train.models.blocks import blank, check_input, halve, padding
+from dist_train.models.blocks import blank, check_input, halve, padding, through
 from dist_train.models.segment import Segment
 
 EXPANSION = 4
@@ -112,15 +112,8 @@ class Res2Net(nn.Module):
         """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under 5 frames (tsp: 53)."""
         check_input("res2net", feat_BTF, self.bins, self.least)
         x_BCFT, frames_B = self._stem(feat_BTF.transpose(1, 2)[:, None], frames_B)
-        pad = padding(frames_B, x_BCFT)
-        for stage in range(1, self.stages + 1):
-            pad_in = pad
-            if stage > 1:
-                frames_B = halve(frames_B)
-                pad = padding(frames_B, x_BCFT[..., ::2])
-            for block in self.get_submodule(f"layer{stage}").children():
-                x_BCFT = block(x_BCFT, pad_in, pad)
-                pad_in = pad
+        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1)]
+        x_BCFT, frames_B = through(stages, x_BCFT, frames_B)
         x_BCT = x_BCFT.flatten(1, 2)
         vector_BE: Tensor = self.segment(x_BCT, padding(frames_B, x_BCT))
         return vector_BE

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dist_train.models.blocks import blank, check_input, halve, padding
+from dist_train.models.blocks import blank, check_input, padding, through
 from dist_train.models.pooling import time_mean
 from dist_train.models.segment import Segment
 
@@ -108,14 +108,8 @@ class ResNetSE(nn.Module):
         x_BCFT = feat_BTF.transpose(1, 2)[:, None]
         pad = padding(frames_B, x_BCFT)
         x_BCFT = self.bn1(self.conv1(blank(x_BCFT, pad))).relu_()
-        for stage in range(1, self.stages + 1):
-            pad_in = pad
-            if stage > 1:
-                frames_B = halve(frames_B)
-                pad = padding(frames_B, x_BCFT[..., ::2])
-            for block in self.get_submodule(f"layer{stage}").children():
-                x_BCFT = block(x_BCFT, pad_in, pad)
-                pad_in = pad
+        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1)]
+        x_BCFT, frames_B = through(stages, x_BCFT, frames_B)
         x_BCT = x_BCFT.flatten(1, 2)
         vector_BE: Tensor = self.segment(x_BCT, padding(frames_B, x_BCT))
         return vector_BE
