@@ -1,128 +1,89 @@
 """PANNs, VGGish and ResNetish against the reference, their sizes, clips padded in a batch, and poolings of images."""
 
-import json
-import os
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from networks import (
+    Case,
+    assert_close,
+    assert_padding_is_not_heard,
+    assert_padding_is_not_heard_in_float32,
+    assert_step,
+    cross_entropy,
+    keys,
+    lived,
+    load,
+    silence_dropout,
+)
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from dist_train.models import compiled, from_reference, image
+from dist_train import models
+from dist_train.models import compiled, image
 from dist_train.models.panns import Panns, cnn6, cnn10, cnn14
 from dist_train.models.resnetish import Resnetish, resnetish18, resnetish34, resnetish50
 from dist_train.models.vggish import Vggish
 
 Model = Panns | Resnetish | Vggish
 
-PARITY = Path(os.environ.get("DIST_TRAIN_PARITY") or Path(__file__).parents[1].parent / "shared/reference/parity")
-FIXTURES: dict[str, Callable[[], Model]] = {
-    "panns_cnn10": lambda: cnn10(80, 7, channels=(8, 16, 24, 32), embedding=48, audioset=20),
-    "panns_cnn14": lambda: cnn14(80, 7, channels=(8, 12, 16, 24, 32, 40), embedding=48, audioset=20),
-    "vggish": lambda: Vggish(64, 10, channels=4, hidden=64, embedding=32),
-    "resnetish_basic": lambda: resnetish18(64, 10, channels=(8, 8, 16, 16)),
+FIXTURES: dict[str, tuple[str, Callable[[], Model]]] = {
+    "panns_cnn10": ("cnn10", lambda: cnn10(80, 7, channels=(8, 16, 24, 32), embedding=48, audioset=20)),
+    "panns_cnn14": ("cnn14", lambda: cnn14(80, 7, channels=(8, 12, 16, 24, 32, 40), embedding=48, audioset=20)),
+    "vggish": ("vggish", lambda: Vggish(64, 10, channels=4, hidden=64, embedding=32)),
+    "resnetish_basic": ("resnetish18", lambda: resnetish18(64, 10, channels=(8, 8, 16, 16))),
 }
 
 
-def _ours(key: str) -> str:
-    """Our name of a reference's parameter; the networks' rules do not touch each other's names."""
-    for name in ("vggish", "cnn14"):
-        (key,) = from_reference(name, {key: torch.empty(0)})
-    return key
-
-
-def _deaf(model: nn.Module) -> None:
-    """No dropout, as in the reference's training step."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-
-
-class Case(NamedTuple):
-    """A reference model of narrow width: ours with its weights in float64, its numbers, its description."""
-
-    model: Model
-    values: dict[str, Tensor]
-    facts: dict[str, Any]
-
-    def features(self, key: str) -> Tensor:
-        """Features (B, T, bins); two of the references take images (B, 1, bins, T)."""
-        value = self.values[key].double()
-        return value if value.dim() == 3 else value[:, 0].mT
+def _features(case: Case, key: str) -> Tensor:
+    """Features (B, T, bins); two of the references take images (B, 1, bins, T)."""
+    value = case.values[key].double()
+    return value if value.dim() == 3 else value[:, 0].mT
 
 
 @pytest.fixture(params=FIXTURES)
 def case(request: pytest.FixtureRequest) -> Case:
-    if not (path := PARITY / f"{request.param}.safetensors").exists():
-        pytest.skip(f"no reference values at {path}")
-    values = pytest.importorskip("safetensors.torch").load_file(path)
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    model = FIXTURES[request.param]()
-    state = {_ours(key.removeprefix("state.")): value for key, value in values.items() if key.startswith("state.")}
-    model.load_state_dict(state)
-    _deaf(model.double())
-    return Case(model, values, facts)
-
-
-def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * float(theirs.square().mean().sqrt()))
+    return load(request.param, *FIXTURES[request.param])
 
 
 @torch.no_grad()
 def test_outputs_equal_the_reference(case: Case) -> None:
     case.model.eval()
-    tags = [key.removeprefix("input.") for key in case.values if key.startswith("input.")]
-    assert tags
-    for tag in tags:
-        feat_BTF = case.features(f"input.{tag}")
-        _close(case.model.embed(feat_BTF), case.values[f"eval64.{tag}.embedding"], 1e-9)
-        _close(case.model(feat_BTF), case.values[f"eval64.{tag}.logits"], 1e-9)
+    for tag in case.tags:
+        feat_BTF = _features(case, f"input.{tag}")
+        assert_close(case.model.embed(feat_BTF), case.values[f"eval64.{tag}.embedding"], 1e-9)
+        assert_close(case.model(feat_BTF), case.values[f"eval64.{tag}.logits"], 1e-9)
 
 
 def test_training_step_equals_the_reference(case: Case) -> None:
-    """Loss, every gradient (its norm, and a sum that sees order and sign), and the buffers after the step."""
     case.model.train()
-    logits_BC, train = case.model(case.features("train.input")), case.facts["train"]
-    _close(logits_BC, case.values["train64.logits"], 1e-8)
-    loss = functional.cross_entropy(logits_BC, case.values["train.labels"])
-    loss.backward()
-    assert loss.item() == pytest.approx(train["loss_f64"], rel=1e-8)
-    ours = {key: value.grad.flatten() for key, value in case.model.named_parameters() if value.grad is not None}
-    zero = set(map(_ours, train["mathematically_zero_grad"]))
-    expected = {_ours(k): v for k, v in train["grad_norms"].items() if k not in train["params_without_grad"]}
-    assert ours.keys() == expected.keys()
-    for key, gradient in ours.items():
-        if key in zero:
-            assert gradient.norm() < 1e-6 * train["grad_norm_max"], key
-            continue
-        norm = expected[key]["norm_f64"]
-        assert gradient.norm().item() == pytest.approx(norm, rel=1e-6), key
-        wave = torch.arange(len(gradient), dtype=torch.float64).cos()
-        assert (gradient @ wave).item() == pytest.approx(expected[key]["dot_cos_f64"], rel=0, abs=1e-6 * norm), key
-    prefix, buffers = "train.buffer_after.", dict(case.model.named_buffers())
-    after = {_ours(k.removeprefix(prefix)): v for k, v in case.values.items() if k.startswith(prefix)}
-    assert buffers.keys() == after.keys()
-    for key, value in after.items():
-        torch.testing.assert_close(buffers[key].to(value.dtype), value, rtol=1e-5, atol=1e-6)
+    assert_step(case, cross_entropy(case, case.model(_features(case, "train.input"))))
 
 
 @torch.no_grad()
-def test_cnn6_equals_macls() -> None:
-    """The one without stored reference values."""
-    theirs = pytest.importorskip("macls.models.panns").PANNS_CNN6(7, 40).double().eval()
-    ours = cnn6(40, 7).double().eval()
-    state = theirs.state_dict()
-    state["bn0.running_mean"].normal_(0, 0.3)
-    ours.load_state_dict({_ours(key): value for key, value in state.items()})
-    feat_BTF = torch.randn(2, 37, 40, dtype=torch.float64)
-    _close(ours(feat_BTF), theirs(feat_BTF), 1e-9)
+def test_cnn6_equals_its_operations() -> None:
+    """The one without stored reference values, written out (Kong 2020, arXiv 1912.10211, table 1, and its code)."""
+    torch.manual_seed(2)
+    model = lived(cnn6(40, 7, channels=4, embedding=8).double())
+    feat_BTF, state = torch.randn(2, 37, 40, dtype=torch.float64), model.state_dict()
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        names = ("running_mean", "running_var", "weight", "bias")
+        return functional.batch_norm(x, *(state[f"{name}.{part}"] for part in names))
+
+    x = norm(feat_BTF.transpose(1, 2), "bn0").transpose(1, 2)[:, None]
+    for block in range(1, 5):
+        kernel, bias = (state[f"conv_block{block}.conv1.{part}"] for part in ("weight", "bias"))
+        x = norm(functional.conv2d(x, kernel, bias, padding=2), f"conv_block{block}.bn1").relu()
+        x = functional.avg_pool2d(x, 2)
+    x = x.mean(3)
+    x = functional.linear(x.amax(2) + x.mean(2), state["fc1.weight"], state["fc1.bias"]).relu()
+    expected = functional.linear(x, state["head.weight"], state["head.bias"])
+    assert_close(model(feat_BTF), expected, 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -150,23 +111,21 @@ def test_sizes_of_the_published_models(build: Callable[..., Model], count: int, 
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "build", "bins"),
+    ("checkpoint", "name", "bins"),
     [
-        ("macls/PANNS_CNN10", cnn10, 80),
-        ("panns/Cnn6", cnn6, 64),
-        ("panns/Cnn10", cnn10, 64),
-        ("panns/Cnn14", cnn14, 64),
+        ("macls/PANNS_CNN10", "cnn10", 80),
+        ("panns/Cnn6", "cnn6", 64),
+        ("panns/Cnn10", "cnn10", 64),
+        ("panns/Cnn14", "cnn14", 64),
     ],
 )
-def test_official_checkpoints_fit(checkpoint: str, build: Callable[..., Model], bins: int) -> None:
+def test_official_checkpoints_fit(checkpoint: str, name: str, bins: int) -> None:
     """All but our head is there, and, in the official ones, the biases that a BatchNorm follows."""
-    if not (path := PARITY / "checkpoint_keys.json").exists():
-        pytest.skip(f"no reference values at {path}")
-    keys = json.loads(path.read_text(encoding="utf-8"))[checkpoint]["keys"]
     front = ("spectrogram_extractor.", "logmel_extractor.")
-    theirs = {_ours(key): tuple(shape) for key, shape in keys if not key.startswith(front)}
+    shapes = {key: tuple(shape) for key, shape in keys(checkpoint).items() if not key.startswith(front)}
+    theirs = models.from_reference(name, shapes)
     with torch.device("meta"):
-        ours = {key: tuple(value.shape) for key, value in build(bins, 10).state_dict().items()}
+        ours = {key: tuple(value.shape) for key, value in models.build(name, bins, 10).state_dict().items()}
     absent = ours.keys() - theirs.keys()
     assert all(re.fullmatch(r"head\.\w+|conv_block\d\.conv\d\.bias", key) for key in absent)
     assert not absent or checkpoint.startswith("panns/")
@@ -183,51 +142,31 @@ NARROW: dict[str, tuple[str, int, Callable[[int], Model]]] = {
 }
 
 
-def _narrow(key: str, bins: int = 40) -> Model:
-    """A small model whose BatchNorms have lived: statistics and offsets away from 0 and 1."""
+def _narrow(key: str, bins: int = 40) -> models.Model:
     torch.manual_seed(0)
-    model = NARROW[key][2](bins)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.3)
-    return model.eval()
+    return lived(NARROW[key][2](bins))
 
 
 @pytest.mark.parametrize("key", NARROW)
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)
-@torch.no_grad()
 def test_clip_padded_in_a_batch_scores_what_it_scores_alone(key: str, data: st.DataObject) -> None:
-    model, least = _narrow(key).double(), NARROW[key][1]
-    width = data.draw(st.sampled_from([least + 1, 47, 64, 131]), "frames of the batch")
-    frames = data.draw(st.lists(st.integers(least, width), min_size=1, max_size=3), "valid frames")
-    feat_BTF = torch.randn(len(frames), width, 40, dtype=torch.float64)  # what lies in the padding must not matter
-    together = model(feat_BTF, torch.tensor(frames))
-    for row, count in enumerate(frames):
-        alone = model(feat_BTF[row : row + 1, :count])
-        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-9)
+    least = NARROW[key][1]
+    assert_padding_is_not_heard(_narrow(key), least, [least + 1, 47, 64, 131], data)
 
 
 @pytest.mark.parametrize("key", NARROW)
 def test_full_rows_need_no_mask(key: str) -> None:
     model = _narrow(key).train()
-    _deaf(model)
+    silence_dropout(model)
     feat_BTF = torch.randn(3, 40, 40)
     torch.testing.assert_close(model(feat_BTF), model(feat_BTF, torch.full((3,), 40)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("build", [cnn6, cnn10, resnetish18])
-@torch.no_grad()
 def test_full_size_padded_clip_in_float32(build: Callable[..., Model]) -> None:
     torch.manual_seed(1)
-    model = build(80, 10).eval()
-    feat_BTF = torch.randn(2, 60, 80)
-    together = model(feat_BTF, torch.tensor([60, 37]))[1:]
-    alone = model(feat_BTF[1:, :37])
-    assert (together - alone).abs().max() < 1e-5 * alone.square().mean().sqrt()
+    assert_padding_is_not_heard_in_float32(build(80, 10))
 
 
 @pytest.mark.parametrize("key", NARROW)

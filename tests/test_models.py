@@ -1,20 +1,25 @@
 """Models against the reference (outputs, gradients, buffers), their sizes, and clips padded in a batch."""
 
-import json
-import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn import functional
+from networks import (
+    Case,
+    assert_close,
+    assert_padding_is_not_heard,
+    assert_padding_is_not_heard_in_float32,
+    assert_step,
+    keys,
+    lived,
+    load,
+    loss,
+)
 
 from dist_train import models
 
-PARITY = Path(os.environ.get("DIST_TRAIN_PARITY") or Path(__file__).parents[1].parent / "shared/reference/parity")
 ECAPA = {"channels": 32, "embedding": 24, "attention": 16, "squeeze": 16}
 CAMPPLUS = {"channels": 16, "embedding": 24, "growth": 4, "bottleneck": 2}
 ERES2NET = {"channels": 4, "embedding": 24}
@@ -33,93 +38,27 @@ FIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class Case(NamedTuple):
-    """A reference model of narrow width: ours with its weights in float64, its numbers, its description."""
-
-    model: models.Model
-    values: dict[str, Tensor]
-    facts: dict[str, Any]
-    name: str
-
-    def reference(self, prefix: str) -> dict[str, Tensor]:
-        """Values under a prefix, by our names."""
-        found = {key.removeprefix(prefix): value for key, value in self.values.items() if key.startswith(prefix)}
-        return models.from_reference(self.name, found)
-
-    @property
-    def tolerance(self) -> float:
-        """The reference keeps the weights of the context statistics in float32."""
-        return 1e-6 if self.facts["name"] in ("ecapa_tdnn_asp", "ecapa_official") else 1e-9
-
-
 @pytest.fixture(params=FIXTURES)
 def case(request: pytest.FixtureRequest) -> Case:
-    if not (path := PARITY / f"{request.param}.safetensors").exists():
-        pytest.skip(f"no reference values at {path}")
     name, sizes = FIXTURES[request.param]
-    values = pytest.importorskip("safetensors.torch").load_file(path)
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    model = models.ARCHITECTURES[name](80, 7, **sizes)
-    case = Case(model, values, facts, name)
-    absent, unknown = model.load_state_dict(case.reference("state."), strict=False)
-    assert unknown == []
-    assert absent == ([] if facts["classifier_module"] else ["head.weight", "head.bias"])
-    model.double()
-    return case
+    # the reference keeps the weights of the context statistics in float32
+    tolerance = 1e-6 if request.param in ("ecapa_tdnn_asp", "ecapa_official") else 1e-9
+    return load(request.param, name, lambda: models.ARCHITECTURES[name](80, 7, **sizes), tolerance)
 
 
-def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * float(theirs.square().mean().sqrt()))
-
-
+@torch.no_grad()
 def test_outputs_equal_the_reference(case: Case) -> None:
     case.model.eval()
-    tags = [key.removeprefix("input.") for key in case.values if key.startswith("input.") and "lengths" not in key]
-    assert tags
-    for tag in tags:
+    for tag in case.tags:
         feat_BTF = case.values[f"input.{tag}"].double()
-        _close(case.model.embed(feat_BTF), case.values[f"eval64.{tag}.embedding"], case.tolerance)
+        assert_close(case.model.embed(feat_BTF), case.values[f"eval64.{tag}.embedding"], case.tolerance)
         if case.facts["classifier_module"]:
-            _close(case.model(feat_BTF), case.values[f"eval64.{tag}.logits"], case.tolerance)
-
-
-def _loss(case: Case) -> Tensor:
-    feat_BTF = case.values["train.input"].double()
-    if case.facts["classifier_module"]:
-        logits_BC = case.model(feat_BTF)
-        _close(logits_BC, case.values["train64.logits"], 10 * case.tolerance)
-        return functional.cross_entropy(logits_BC, case.values["train.labels"])
-    embedding_BE = case.model.embed(feat_BTF)
-    _close(embedding_BE, case.values["train64.embedding"], 10 * case.tolerance)
-    row_B, column_E = (torch.arange(size, dtype=torch.float64) for size in embedding_BE.shape)
-    return (embedding_BE * (0.7 * row_B[:, None] + 1.3 * column_E).cos()).sum() / len(row_B)
+            assert_close(case.model(feat_BTF), case.values[f"eval64.{tag}.logits"], case.tolerance)
 
 
 def test_training_step_equals_the_reference(case: Case) -> None:
-    """Loss, every gradient (its norm, and a sum that sees order and sign), and the buffers after the step."""
     case.model.train()
-    loss = _loss(case)
-    loss.backward()
-    train = case.facts["train"]
-    assert loss.item() == pytest.approx(train["loss_f64"], rel=10 * case.tolerance)
-    ours = {key: value.grad.flatten() for key, value in case.model.named_parameters() if value.grad is not None}
-    zero = set(models.from_reference(case.name, dict.fromkeys(train["mathematically_zero_grad"])))
-    expected = models.from_reference(case.name, train["grad_norms"])
-    assert ours.keys() == expected.keys()
-    relative = max(1e-6, 10 * case.tolerance)
-    for key, gradient in ours.items():
-        if key in zero:
-            assert gradient.norm() < 1e-6 * train["grad_norm_max"], key
-            continue
-        norm = expected[key]["norm_f64"]
-        assert gradient.norm().item() == pytest.approx(norm, rel=relative), key
-        wave = torch.arange(len(gradient), dtype=torch.float64).cos()
-        assert (gradient @ wave).item() == pytest.approx(expected[key]["dot_cos_f64"], rel=0, abs=relative * norm), key
-    buffers = dict(case.model.named_buffers())
-    after = case.reference("train.buffer_after.")
-    assert buffers.keys() == after.keys()
-    for key, value in after.items():
-        torch.testing.assert_close(buffers[key].to(value.dtype), value, rtol=1e-5, atol=1e-6)
+    assert_step(case, loss(case))
 
 
 @pytest.mark.parametrize(
@@ -153,9 +92,7 @@ def test_sizes_of_the_published_models(name: str, sizes: dict[str, Any], count: 
     ],
 )
 def test_official_checkpoints_fit(checkpoint: str, name: str, sizes: dict[str, Any]) -> None:
-    if not (path := PARITY / "checkpoint_keys.json").exists():
-        pytest.skip(f"no reference values at {path}")
-    shapes = dict(json.loads(path.read_text(encoding="utf-8"))[checkpoint]["keys"])
+    shapes = keys(checkpoint)
     theirs = models.from_reference(name, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
     with torch.device("meta"):
         ours = models.build(name, 80, 10, **sizes).state_dict()
@@ -176,33 +113,17 @@ NARROW: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 
 def _narrow(key: str, bins: int = 20) -> models.Model:
-    """A small model whose BatchNorms have lived: statistics and offsets away from 0 and 1."""
     name, _, sizes = NARROW[key]
     torch.manual_seed(0)
-    model = models.ARCHITECTURES[name](bins, 5, **sizes)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 1.5)
-            if module.affine:
-                torch.nn.init.normal_(module.bias, 0, 0.3)
-    return model.eval()
+    return lived(models.ARCHITECTURES[name](bins, 5, **sizes))
 
 
 @pytest.mark.parametrize("key", NARROW)
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)
-@torch.no_grad()
 def test_clip_padded_in_a_batch_scores_what_it_scores_alone(key: str, data: st.DataObject) -> None:
-    model, least = _narrow(key).double(), NARROW[key][1]
-    width = data.draw(st.sampled_from([least + 1, 31, 64, 230]), "frames of the batch")
-    frames = data.draw(st.lists(st.integers(least, width), min_size=1, max_size=3), "valid frames")
-    feat_BTF = torch.randn(len(frames), width, 20, dtype=torch.float64)  # what lies in the padding must not matter
-    together = model(feat_BTF, torch.tensor(frames))
-    for row, count in enumerate(frames):
-        alone = model(feat_BTF[row : row + 1, :count])
-        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-9)
+    least = NARROW[key][1]
+    assert_padding_is_not_heard(_narrow(key), least, [least + 1, 31, 64, 230], data)
 
 
 @pytest.mark.parametrize("key", NARROW)
@@ -213,14 +134,9 @@ def test_full_rows_need_no_mask(key: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ecapa", "campplus", "eres2net"])
-@torch.no_grad()
 def test_full_size_padded_clip_in_float32(name: str) -> None:
     torch.manual_seed(1)
-    model = models.build(name, 80, 10).eval()
-    feat_BTF = torch.randn(2, 60, 80)
-    together = model(feat_BTF, torch.tensor([60, 37]))[1:]
-    alone = model(feat_BTF[1:, :37])
-    assert (together - alone).abs().max() < 1e-5 * alone.square().mean().sqrt()
+    assert_padding_is_not_heard_in_float32(models.build(name, 80, 10))
 
 
 @pytest.mark.parametrize("key", NARROW)
@@ -294,34 +210,6 @@ def test_traces_into_one_graph(key: str) -> None:
 def test_wrong_settings_are_refused(name: str, sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         models.build(name, 80, 10, **sizes)
-
-
-@pytest.mark.parametrize(
-    ("fixture", "name"),
-    [
-        ("tdnn_asp", "tdnn"),
-        ("resnet_se_sap", "resnet_se"),
-        ("res2net_asp", "res2net"),
-        ("eres2netv2", "eres2netv2"),
-        ("panns_cnn10", "cnn10"),
-        ("panns_cnn14", "cnn14"),
-        ("vggish", "vggish"),
-        ("resnetish_basic", "resnetish18"),
-        ("crnn", "crnn"),
-        ("cnn4", "cnn4"),
-        ("m5", "m5"),
-    ],
-)
-def test_reference_keys_become_ours(fixture: str, name: str) -> None:
-    if not (path := PARITY / f"{fixture}.safetensors").exists():
-        pytest.skip(f"no reference values at {path}")
-    values = pytest.importorskip("safetensors.torch").load_file(path)
-    state = {key.removeprefix("state."): value for key, value in values.items() if key.startswith("state.")}
-    with torch.device("meta"):
-        sizes = {"pooling": fixture.rsplit("_", maxsplit=1)[-1]} if fixture.endswith("sap") else {}
-        model = models.build(name, {"m5": 1, "crnn": 128}.get(name, 80), 7, **sizes)
-    missing = set(models.from_reference(name, state)) - set(model.state_dict())
-    assert {key for key in missing if "blocks" not in key} == set()
 
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)

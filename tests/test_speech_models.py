@@ -1,26 +1,26 @@
 """TDNN, ResNetSE, Res2Net, ERes2NetV2 against the reference, their sizes, and clips padded in a batch."""
 
-import json
-import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.nn import functional
+from networks import (
+    Case,
+    assert_close,
+    assert_padding_is_not_heard,
+    assert_padding_is_not_heard_in_float32,
+    assert_step,
+    keys,
+    lived,
+    load,
+    loss,
+)
 
 from dist_train import models
 from dist_train.models.compiled import blocks
-from dist_train.models.eres2netv2 import ERes2NetV2
-from dist_train.models.res2net import Res2Net
-from dist_train.models.resnet_se import ResNetSE
-from dist_train.models.tdnn import Tdnn
 
-PARITY = Path(os.environ.get("DIST_TRAIN_PARITY") or Path(__file__).parents[1].parent / "shared/reference/parity")
-Model = Tdnn | ResNetSE | Res2Net | ERes2NetV2
 ARCHITECTURES = {name: models.ARCHITECTURES[name] for name in ("tdnn", "resnet_se", "res2net", "eres2netv2")}
 TDNN = {"channels": 32, "embedding": 24}
 RESNET_SE = {"channels": 8, "embedding": 24, "widths": (1, 1, 2, 2)}
@@ -44,90 +44,27 @@ FIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class Case(NamedTuple):
-    """A reference model of narrow width: ours with its weights in float64, its numbers, its description."""
-
-    model: Model
-    values: dict[str, Tensor]
-    facts: dict[str, Any]
-    name: str
-    tolerance: float  # asp: the reference keeps the weights of its context statistics in float32
-
-    def reference(self, prefix: str) -> dict[str, Tensor]:
-        """Values under a prefix, by our names."""
-        found = {key.removeprefix(prefix): value for key, value in self.values.items() if key.startswith(prefix)}
-        return models.from_reference(self.name, found)
-
-
 @pytest.fixture(params=FIXTURES)
 def case(request: pytest.FixtureRequest) -> Case:
-    if not (path := PARITY / f"{request.param}.safetensors").exists():
-        pytest.skip(f"no reference values at {path}")
     name, sizes = FIXTURES[request.param]
-    values = pytest.importorskip("safetensors.torch").load_file(path)
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    tolerance = 1e-6 if request.param.endswith("_asp") else 1e-9
-    case = Case(ARCHITECTURES[name](80, 7, **sizes), values, facts, name, tolerance)
-    absent, unknown = case.model.load_state_dict(case.reference("state."), strict=False)
-    assert unknown == []
-    assert absent == ([] if facts["classifier_module"] else ["head.weight", "head.bias"])
-    case.model.double()
-    return case
-
-
-def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * float(theirs.square().mean().sqrt()))
+    tolerance = 1e-6 if request.param.endswith("_asp") else 1e-9  # its reference keeps some weights in float32
+    return load(request.param, name, lambda: ARCHITECTURES[name](80, 7, **sizes), tolerance)
 
 
 @torch.no_grad()
 def test_outputs_equal_the_reference(case: Case) -> None:
     case.model.eval()
-    tags = [key.removeprefix("input.") for key in case.values if key.startswith("input.")]
-    assert tags
-    for tag in tags:
+    for tag in case.tags:
         feat_BTF = case.values[f"input.{tag}"].double()
-        _close(case.model.embed(feat_BTF), case.values[f"eval64.{tag}.embedding"], case.tolerance)
+        assert_close(case.model.embed(feat_BTF), case.values[f"eval64.{tag}.embedding"], case.tolerance)
         if case.facts["classifier_module"]:
-            _close(case.model(feat_BTF), case.values[f"eval64.{tag}.logits"], case.tolerance)
-
-
-def _loss(case: Case) -> Tensor:
-    feat_BTF = case.values["train.input"].double()
-    if case.facts["classifier_module"]:
-        logits_BC = case.model(feat_BTF)
-        _close(logits_BC, case.values["train64.logits"], 10 * case.tolerance)
-        return functional.cross_entropy(logits_BC, case.values["train.labels"])
-    embedding_BE = case.model.embed(feat_BTF)
-    _close(embedding_BE, case.values["train64.embedding"], 10 * case.tolerance)
-    row_B, column_E = (torch.arange(size, dtype=torch.float64) for size in embedding_BE.shape)
-    return (embedding_BE * (0.7 * row_B[:, None] + 1.3 * column_E).cos()).sum() / len(row_B)
+            assert_close(case.model(feat_BTF), case.values[f"eval64.{tag}.logits"], case.tolerance)
 
 
 def test_training_step_equals_the_reference(case: Case) -> None:
-    """Loss, every gradient (its norm, and a sum that sees order and sign), and the buffers after the step."""
     case.model.train()
-    loss = _loss(case)
-    loss.backward()
-    train = case.facts["train"]
-    assert loss.item() == pytest.approx(train["loss_f64"], rel=10 * case.tolerance)
-    ours = {key: value.grad.flatten() for key, value in case.model.named_parameters() if value.grad is not None}
-    zero = set(models.from_reference(case.name, dict.fromkeys(train["mathematically_zero_grad"])))
-    expected = models.from_reference(case.name, train["grad_norms"])
-    assert ours.keys() == expected.keys()
-    relative = max(1e-6, 10 * case.tolerance)
-    for key, gradient in ours.items():
-        if key in zero:
-            assert gradient.norm() < 1e-6 * train["grad_norm_max"], key
-            continue
-        norm = expected[key]["norm_f64"]
-        assert gradient.norm().item() == pytest.approx(norm, rel=relative), key
-        wave = torch.arange(len(gradient), dtype=torch.float64).cos()
-        assert (gradient @ wave).item() == pytest.approx(expected[key]["dot_cos_f64"], rel=0, abs=relative * norm), key
-    buffers = dict(case.model.named_buffers())
-    after = case.reference("train.buffer_after.")
-    assert buffers.keys() == after.keys()
-    for key, value in after.items():  # those of a step in float32: a variance of variances (tsp) is good to 2e-5
-        torch.testing.assert_close(buffers[key].to(value.dtype), value, rtol=5e-5, atol=1e-6)
+    # A variance of variances: float32, in which the stored ones are, is good to 2e-5.
+    assert_step(case, loss(case), 5e-5 if case.facts["name"] == "res2net_tsp" else 1e-5)
 
 
 POOLINGS = ("asp", "sap", "tsp", "tap")
@@ -157,9 +94,7 @@ CHECKPOINTS["eres2netv2"] = "3dspeaker/pretrained_eres2netv2.ckpt"
 
 @pytest.mark.parametrize(("name", "checkpoint"), CHECKPOINTS.items())
 def test_official_checkpoints_fit(name: str, checkpoint: str) -> None:
-    if not (path := PARITY / "checkpoint_keys.json").exists():
-        pytest.skip(f"no reference values at {path}")
-    theirs = models.from_reference(name, dict(json.loads(path.read_text(encoding="utf-8"))[checkpoint]["keys"]))
+    theirs = models.from_reference(name, keys(checkpoint))
     with torch.device("meta"):
         ours = {key: list(value.shape) for key, value in ARCHITECTURES[name](80, 10).state_dict().items()}
     if "head.weight" not in theirs:
@@ -180,33 +115,18 @@ NARROW: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
-def _narrow(key: str, bins: int = 20) -> Model:
-    """A small model whose BatchNorms have lived: statistics and offsets away from 0 and 1."""
+def _narrow(key: str, bins: int = 20) -> models.Model:
     name, _, sizes = NARROW[key]
     torch.manual_seed(0)
-    model = ARCHITECTURES[name](bins, 5, **sizes)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.3)
-    return model.eval()
+    return lived(ARCHITECTURES[name](bins, 5, **sizes))
 
 
 @pytest.mark.parametrize("key", NARROW)
 @given(data=st.data())
 @settings(max_examples=6, deadline=None)
-@torch.no_grad()
 def test_clip_padded_in_a_batch_scores_what_it_scores_alone(key: str, data: st.DataObject) -> None:
-    model, least = _narrow(key).double(), NARROW[key][1]
-    width = data.draw(st.sampled_from([least + 1, least + 30, 110]), "frames of the batch")
-    frames = data.draw(st.lists(st.integers(least, width), min_size=1, max_size=3), "valid frames")
-    feat_BTF = torch.randn(len(frames), width, 20, dtype=torch.float64)  # what lies in the padding must not matter
-    together = model(feat_BTF, torch.tensor(frames))
-    for row, count in enumerate(frames):
-        alone = model(feat_BTF[row : row + 1, :count])
-        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-9)
+    least = NARROW[key][1]
+    assert_padding_is_not_heard(_narrow(key), least, [least + 1, least + 30, 110], data)
 
 
 @pytest.mark.parametrize("key", NARROW)
@@ -217,14 +137,9 @@ def test_full_rows_need_no_mask(key: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@torch.no_grad()
 def test_full_size_padded_clip_in_float32(name: str) -> None:
     torch.manual_seed(1)
-    model = ARCHITECTURES[name](80, 10).eval()
-    feat_BTF = torch.randn(2, 60, 80)
-    together = model(feat_BTF, torch.tensor([60, 37]))[1:]
-    alone = model(feat_BTF[1:, :37])
-    assert (together - alone).abs().max() < 1e-5 * alone.square().mean().sqrt()
+    assert_padding_is_not_heard_in_float32(ARCHITECTURES[name](80, 10))
 
 
 @pytest.mark.parametrize("key", NARROW)
