@@ -1,26 +1,20 @@
 """CRNN, CNN4 and M5 against the reference; the list of layers and its errors; clips padded in a batch."""
 
-import json
-import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import Case, assert_close, assert_step, cross_entropy, load
 from torch import Tensor, nn
-from torch.nn import functional
 
-from dist_train import models
 from dist_train.models import compiled
 from dist_train.models.cnn4 import Cnn4
 from dist_train.models.crnn import LAYERS, Crnn
 from dist_train.models.m5 import M5
 
-PARITY = Path(os.environ.get("DIST_TRAIN_PARITY") or Path(__file__).parents[1].parent / "shared/reference/parity")
 FIXTURES: dict[str, tuple[type[Crnn | Cnn4 | M5], int, dict[str, Any]]] = {
     "crnn": (Crnn, 128, {}),
     "cnn4": (Cnn4, 2 * 64, {"sources": 2}),
@@ -28,26 +22,10 @@ FIXTURES: dict[str, tuple[type[Crnn | Cnn4 | M5], int, dict[str, Any]]] = {
 }
 
 
-class Case(NamedTuple):
-    """A reference model: ours with its weights in float64, its numbers, its description."""
-
-    model: Crnn | Cnn4 | M5
-    values: dict[str, Tensor]
-    facts: dict[str, Any]
-    name: str
-
-    def ours(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by our names."""
-        return models.from_reference(self.name, values)
-
-    def reference(self, prefix: str) -> dict[str, Tensor]:
-        """Values under a prefix, by our names."""
-        return self.ours({k.removeprefix(prefix): value for k, value in self.values.items() if k.startswith(prefix)})
-
-    def score(self, image_BCFT: Tensor, frames_B: Tensor | None = None) -> Tensor:
-        """What the reference calls logits of such an input: of CRNN and M5 their logarithm of probabilities."""
-        logits_BC = self.model(_features(image_BCFT), frames_B)
-        return logits_BC if self.name == "cnn4" else logits_BC.log_softmax(-1)
+def _score(case: Case, image_BCFT: Tensor, frames_B: Tensor | None = None) -> Tensor:
+    """What the reference calls logits of such an input: of CRNN and M5 their logarithm of probabilities."""
+    logits_BC = case.model(_features(image_BCFT), frames_B)
+    return logits_BC if case.name == "cnn4" else logits_BC.log_softmax(-1)
 
 
 def _features(input_BCxT: Tensor) -> Tensor:
@@ -57,64 +35,27 @@ def _features(input_BCxT: Tensor) -> Tensor:
 
 @pytest.fixture(params=FIXTURES)
 def case(request: pytest.FixtureRequest) -> Case:
-    if not (path := PARITY / f"{request.param}.safetensors").exists():
-        pytest.skip(f"no reference values at {path}")
     network, bins, sizes = FIXTURES[request.param]
-    values = pytest.importorskip("safetensors.torch").load_file(path)
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    case = Case(network(bins, 10, **sizes), values, facts, request.param)
-    case.model.load_state_dict(case.reference("state."))
-    case.model.double()
-    return case
-
-
-def _close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * float(theirs.square().mean().sqrt()))
+    return load(request.param, request.param, lambda: network(bins, 10, **sizes))
 
 
 @torch.no_grad()
 def test_outputs_equal_the_reference(case: Case) -> None:
     case.model.eval()
-    tags = [key.removeprefix("input.") for key in case.values if key.startswith("input.") and "lengths" not in key]
-    assert tags
-    for tag in tags:
+    for tag in case.tags:
         image = case.values[f"input.{tag}"]
-        _close(case.score(image), case.values[f"eval64.{tag}.logits"].flatten(1))
+        assert_close(_score(case, image), case.values[f"eval64.{tag}.logits"].flatten(1), 1e-9)
         if (embedding := case.values.get(f"eval64.{tag}.embedding")) is not None:
             # that of the reference CRNN is what the list's last dropout and norm are given
             theirs = case.model.dense(embedding)[0] if isinstance(case.model, Crnn) else embedding
-            _close(case.model.embed(_features(image)), theirs)
+            assert_close(case.model.embed(_features(image)), theirs, 1e-9)
         if (frames_B := case.values.get(f"input.{tag}_lengths")) is not None:
-            _close(case.score(image, frames_B.long()), case.values[f"eval.{tag}_lengths.logits"].double(), 2e-5)
+            assert_close(_score(case, image, frames_B.long()), case.values[f"eval.{tag}_lengths.logits"].double(), 2e-5)
 
 
 def test_training_step_equals_the_reference(case: Case) -> None:
-    """Loss, every gradient (its norm, and a sum that sees order and sign), and the buffers after the step."""
-    for module in case.model.train().modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    logits_BC = case.score(case.values["train.input"])
-    _close(logits_BC, case.values["train64.logits"].flatten(1), 1e-8)
-    loss = functional.cross_entropy(logits_BC, case.values["train.labels"])
-    loss.backward()
-    train = case.facts["train"]
-    assert loss.item() == pytest.approx(train["loss_f64"], rel=1e-8)
-    zero, expected = case.ours(dict.fromkeys(train["mathematically_zero_grad"])), case.ours(train["grad_norms"])
-    assert dict(case.model.named_parameters()).keys() == expected.keys()
-    for key, value in case.model.named_parameters():
-        assert value.grad is not None
-        gradient = value.grad.flatten()
-        if key in zero:
-            assert gradient.norm() < 1e-6 * train["grad_norm_max"], key
-            continue
-        norm = expected[key]["norm_f64"]
-        assert gradient.norm().item() == pytest.approx(norm, rel=1e-6), key
-        wave = torch.arange(len(gradient), dtype=torch.float64).cos()
-        assert (gradient @ wave).item() == pytest.approx(expected[key]["dot_cos_f64"], rel=0, abs=1e-6 * norm), key
-    buffers, after = dict(case.model.named_buffers()), case.reference("train.buffer_after.")
-    assert buffers.keys() == after.keys()
-    for key, value in after.items():
-        torch.testing.assert_close(buffers[key].to(value.dtype), value, rtol=1e-5, atol=1e-6)
+    case.model.train()
+    assert_step(case, cross_entropy(case, _score(case, case.values["train.input"])))
 
 
 BOTH = [*LAYERS[:15], {"lstm": {"size": 64, "layers": 2, "bidirectional": True}}, *LAYERS[16:]]
