@@ -23,7 +23,7 @@ from dist_train.models.compiled import blocks
 
 ARCHITECTURES = {name: models.ARCHITECTURES[name] for name in ("tdnn", "resnet_se", "res2net", "eres2netv2")}
 TDNN = {"channels": 32, "embedding": 24}
-RESNET_SE = {"channels": 8, "embedding": 24, "widths": (1, 1, 2, 2)}
+RESNET_SE = {"channels": (8, 8, 16, 16), "embedding": 24}
 RES2NET = {"channels": 4, "embedding": 24}
 ERES2NETV2 = {"channels": 6, "embedding": 24}
 W24S4EP4 = {"channels": 4, "embedding": 24, "base_width": 24, "scale": 4, "expansion": 4, "blocks": (1, 2, 2, 1)}

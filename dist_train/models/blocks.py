@@ -6,7 +6,7 @@ it would see alone: zeros (`blank` before a zero-padded convolution) or the clip
 With `frames_B=None` all of this costs nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,18 +66,32 @@ def reflect(x_BCT: Tensor, size: int, frames_B: Tensor | None = None) -> Tensor:
 
 
 class ConvReluNorm(nn.Module):
-    """1-D convolution of unchanged length (reflect padding), ReLU, BatchNorm, in this order. (B, C, T) throughout."""
+    """1-D convolution of unchanged length, ReLU, BatchNorm, in this order. (B, C, T) throughout.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> None:
+    Past a clip's ends lies its mirror image, or zeros if not `mirror`. `kernel` is odd.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1, *, groups: int = 1, mirror: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation)
+        self.reach = dilation * (kernel - 1) // 2 if mirror else 0
+        zeros = 0 if mirror else dilation * (kernel - 1) // 2
+        self.conv = nn.Conv1d(inputs, outputs, kernel, padding=zeros, dilation=dilation, groups=groups)
         self.norm = nn.BatchNorm1d(outputs)
-        self.reach = dilation * (kernel - 1) // 2
 
     def forward(self, x_BCT: Tensor, frames_B: Tensor | None = None) -> Tensor:
+        """With zeros, padded frames of x must be zero (`blank`)."""
         x_BCT = self.conv(reflect(x_BCT, self.reach, frames_B))
         x_BCT = self.norm(x_BCT.relu_())
         return x_BCT
+
+
+def check_sizes(model: str, **lists: tuple[Sequence[int], int]) -> None:
+    """ValueError unless each list of positive numbers (`blocks`, ...) is as long as its number says."""
+    for key, (sizes, count) in lists.items():
+        if len(sizes) != count or min(sizes, default=0) < 1:
+            raise ValueError(f"model.{key} of {model} is {list(sizes)}: take {count} positive numbers")
 
 
 def check_input(model: str, feat_BTF: Tensor, bins: int, least: int) -> None:

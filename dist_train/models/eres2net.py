@@ -7,6 +7,7 @@
 The graph is that of 3D-Speaker, WeSpeaker and macls. Any number of bins: the last map is ceil(bins / 8) high.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train.models.blocks import blank, check_input, halve, padding
-from dist_train.models.pooling import tap, tstp
+from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding
+from dist_train.models.pooling import choose
 
-FRAMES = 9  # the deviation needs 2 frames after the strides of 8
+POOLINGS = ("tstp", "tap", "tsdp", "astp")
+STRIDE = 8  # of the last map, over bins and frames
 
 
 def _clip(x: Tensor) -> Tensor:
@@ -77,10 +79,34 @@ class Block(nn.Module):
         return _clip(y_BCFT + self.shortcut(x_BCFT))
 
 
-class ERes2Net(nn.Module):
-    """ERes2Net. `channels`: planes of the first stage (32 base, 64 large); `pooling`: None (mean, deviation) or tap.
+def second(embedding: int, layers: int) -> nn.Sequential:
+    """What follows the first linear layer of the embedding: nothing, or ReLU, BatchNorm and another one."""
+    if layers == 1:
+        return nn.Sequential()
+    norm = nn.BatchNorm1d(embedding, affine=False)
+    return nn.Sequential(OrderedDict(relu=nn.ReLU(), norm=norm, linear=nn.Linear(embedding, embedding)))
 
-    3D-Speaker's "huge" (the released `aug` model) is channels 64, expansion 4, base_width 24, scale 3.
+
+def check_shape(
+    model: str, channels: int, blocks: Sequence[int], expansion: int, base_width: int, scale: int, layers: int
+) -> None:
+    """ValueError for sizes that ERes2Net or ERes2NetV2 cannot have."""
+    check_sizes(model, blocks=(blocks, 4), expansion=([expansion], 1), base_width=([base_width], 1), scale=([scale], 1))
+    if channels * base_width < 64:  # a group of stage 1 has a channel, and one of stage 3 the 4 that AFF needs
+        raise ValueError(
+            f"model.channels of {model} is {channels}: take {-(-64 // base_width)} or more (32, 64), or "
+            "a larger model.base_width"
+        )
+    if layers not in (1, 2):
+        raise ValueError(f"model.embedding_layers of {model} is {layers}: take 1 or 2")
+
+
+class ERes2Net(nn.Module):
+    """ERes2Net. `channels`: planes of the first stage (32 base, 64 large); `pooling`: tstp, tap, tsdp or astp.
+
+    3D-Speaker's "huge" (the released `aug` model) is channels 64, expansion 4, base_width 24, scale 3. macls'
+    `mul_channel` is half of `expansion`, as its graph demands. `embedding_layers`: 1 or 2;
+    `attention`, `context`: of astp; `epsilon`: of the pooling, 1e-7 for WeSpeaker's.
     """
 
     BLOCKS = (Block, Fusion)  # compiled one by one
@@ -92,21 +118,19 @@ class ERes2Net(nn.Module):
         *,
         channels: int = 32,
         embedding: int = 192,
-        pooling: str | None = None,
+        pooling: str = "tstp",
         blocks: Sequence[int] = (3, 4, 6, 3),
         expansion: int = 2,
         base_width: int = 32,
         scale: int = 2,
+        embedding_layers: int = 1,
+        attention: int = 128,
+        context: bool = False,
+        epsilon: float | None = None,
     ) -> None:
         super().__init__()
-        if pooling not in (None, "tap"):
-            raise ValueError(
-                f"model.pooling of eres2net is {pooling!r}: take tap, or leave it out (mean and deviation)"
-            )
-        if channels < 2 or channels % 2:
-            raise ValueError(f"model.channels of eres2net is {channels}: take an even number (32, 64)")
+        check_shape("eres2net", channels, blocks, expansion, base_width, scale, embedding_layers)
         self.bins = bins
-        self.pool = tap if pooling == "tap" else tstp
         self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         inputs = channels
@@ -123,8 +147,11 @@ class ERes2Net(nn.Module):
             nn.Conv2d(narrow, wide, 3, 2, 1, bias=False) for narrow, wide in pairwise(widths)
         )
         self.fuse_mode12, self.fuse_mode123, self.fuse_mode1234 = (Fusion(width) for width in widths[1:])
-        pooled = widths[-1] * -(-bins // 8) * (1 if pooling == "tap" else 2)
-        self.seg_1 = nn.Linear(pooled, embedding)
+        pooled = widths[-1] * -(-bins // STRIDE)
+        chosen = choose("eres2net", pooling, POOLINGS, pooled, attention=attention, context=context, epsilon=epsilon)
+        self.pool, self.least = chosen.pool, (chosen.least - 1) * STRIDE + 1
+        self.seg_1 = nn.Linear(chosen.size, embedding)
+        self.seg_2 = second(embedding, embedding_layers)
         self.head = nn.Linear(embedding, classes)
 
     def _stages(self, x_BCFT: Tensor, frames_B: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
@@ -141,15 +168,15 @@ class ERes2Net(nn.Module):
         return maps, pads
 
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
-        """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under 9 frames."""
-        check_input("eres2net", feat_BTF, self.bins, FRAMES)
+        """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under `least` frames (9)."""
+        check_input("eres2net", feat_BTF, self.bins, self.least)
         image_B1FT = feat_BTF.transpose(1, 2)[:, None]
         stem = self.bn1(self.conv1(blank(image_B1FT, padding(frames_B, image_B1FT)))).relu_()
         (o1, o2, o3, o4), (pad1, pad2, pad3, pad4) = self._stages(stem, frames_B)
         f12 = self.fuse_mode12(o2, self.layer1_downsample(blank(o1, pad1)))
         f123 = self.fuse_mode123(o3, self.layer2_downsample(blank(f12, pad2)))
         f1234 = self.fuse_mode1234(o4, self.layer3_downsample(blank(f123, pad3)))
-        vector_BE: Tensor = self.seg_1(self.pool(f1234, pad4))
+        vector_BE: Tensor = self.seg_2(self.seg_1(self.pool(f1234, pad4)))
         return vector_BE
 
     def forward(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:

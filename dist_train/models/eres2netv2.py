@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from dist_train.models.blocks import blank, check_input, halve, padding
-from dist_train.models.eres2net import FRAMES, Block, Fusion
-from dist_train.models.pooling import tap, tstp
+from dist_train.models.eres2net import POOLINGS, STRIDE, Block, Fusion, check_shape, second
+from dist_train.models.pooling import choose
 
 
 class ERes2NetV2(nn.Module):
-    """ERes2NetV2. `channels`: planes of the first stage (64, or macls' 32); `pooling`: None (mean, deviation) or tap.
+    """ERes2NetV2. `channels`: planes of the first stage (64, or macls' 32); `pooling`: tstp, tap, tsdp or astp.
 
-    3D-Speaker's w24s4ep4 is base_width 24, scale 4, expansion 4.
+    3D-Speaker's w24s4ep4 is base_width 24, scale 4, expansion 4. `embedding_layers`: 1 or 2; `attention`, `context`: of
+    astp; `epsilon`: of the pooling.
     """
 
     BLOCKS = (Block, Fusion)  # compiled one by one
@@ -31,23 +32,19 @@ class ERes2NetV2(nn.Module):
         *,
         channels: int = 64,
         embedding: int = 192,
-        pooling: str | None = None,
+        pooling: str = "tstp",
         blocks: Sequence[int] = (3, 4, 6, 3),
         expansion: int = 2,
         base_width: int = 26,
         scale: int = 2,
+        embedding_layers: int = 1,
+        attention: int = 128,
+        context: bool = False,
+        epsilon: float | None = None,
     ) -> None:
         super().__init__()
-        if pooling not in (None, "tap"):
-            raise ValueError(
-                f"model.pooling of eres2netv2 is {pooling!r}: take tap, or leave it out (mean and deviation)"
-            )
-        if channels * base_width < 64:  # a group of stage 1 has a channel, and one of stage 3 the 4 that AFF needs
-            raise ValueError(
-                f"model.channels of eres2netv2 is {channels}: take {-(-64 // base_width)} or more (32, 64)"
-            )
+        check_shape("eres2netv2", channels, blocks, expansion, base_width, scale, embedding_layers)
         self.bins = bins
-        self.pool = tap if pooling == "tap" else tstp
         self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         inputs = channels
@@ -61,13 +58,16 @@ class ERes2NetV2(nn.Module):
             self.add_module(f"layer{stage}", nn.ModuleList(layers))
         self.layer3_ds = nn.Conv2d(inputs // 2, inputs, 3, 2, 1, bias=False)
         self.fuse34 = Fusion(inputs)
-        pooled = inputs * -(-bins // 8) * (1 if pooling == "tap" else 2)
-        self.seg_1 = nn.Linear(pooled, embedding)
+        pooled = inputs * -(-bins // STRIDE)
+        chosen = choose("eres2netv2", pooling, POOLINGS, pooled, attention=attention, context=context, epsilon=epsilon)
+        self.pool, self.least = chosen.pool, (chosen.least - 1) * STRIDE + 1
+        self.seg_1 = nn.Linear(chosen.size, embedding)
+        self.seg_2 = second(embedding, embedding_layers)
         self.head = nn.Linear(embedding, classes)
 
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
-        """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under 9 frames."""
-        check_input("eres2netv2", feat_BTF, self.bins, FRAMES)
+        """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under `least` frames (9)."""
+        check_input("eres2netv2", feat_BTF, self.bins, self.least)
         x_BCFT = feat_BTF.transpose(1, 2)[:, None]
         pad = padding(frames_B, x_BCFT)
         x_BCFT = self.bn1(self.conv1(blank(x_BCFT, pad))).relu_()
@@ -79,7 +79,7 @@ class ERes2NetV2(nn.Module):
             for block in self.get_submodule(f"layer{stage}").children():
                 x_BCFT = block(x_BCFT, pad)
         fused_BCFT = self.fuse34(x_BCFT, self.layer3_ds(blank(before_BCFT, pad_before)))
-        vector_BE: Tensor = self.seg_1(self.pool(fused_BCFT, pad))
+        vector_BE: Tensor = self.seg_2(self.seg_1(self.pool(fused_BCFT, pad)))
         return vector_BE
 
     def forward(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:

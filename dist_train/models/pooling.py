@@ -3,12 +3,18 @@
     TAP   mean                                                C
     TSP   mean, unbiased variance (macls; the paper: std)     2C     Snyder 2018, x-vectors
     TSTP  mean, sqrt(unbiased variance + 1e-8)                2C
+    TSDP  sqrt(unbiased variance + 1e-8)                      C      Wang 2021, arXiv 2104.02571
     stats mean, unbiased standard deviation                   2C     CAM++
     SAP   mean weighted by attention, per channel             C      Cai 2018, arXiv 1804.05160
-    ASP   mean and deviation weighted by attention            2C     Okabe 2018, arXiv 1803.10963
+    ASP   mean and deviation weighted by attention            2C     Okabe 2018, arXiv 1803.10963; macls, SpeechBrain
+    ASTP  the same without ReLU and BatchNorm in it           2C     3D-Speaker, WeSpeaker
 
 An image (C, F) is flattened channel-major. Padded frames take no part. Statistics are taken in float32 or wider.
 """
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,10 +62,15 @@ def tsp(x: Tensor, pad: Tensor | None = None) -> Tensor:
     return torch.cat([mean.flatten(1), variance.flatten(1)], 1)
 
 
-def tstp(x: Tensor, pad: Tensor | None = None) -> Tensor:
-    """Mean and unbiased standard deviation, sqrt(variance + 1e-8)."""
+def tstp(x: Tensor, pad: Tensor | None = None, epsilon: float = 1e-8) -> Tensor:
+    """Mean and unbiased standard deviation, sqrt(variance + epsilon)."""
     mean, variance = moments(x, pad)
-    return torch.cat([mean.flatten(1), (variance + 1e-8).sqrt().flatten(1)], 1)
+    return torch.cat([mean.flatten(1), (variance + epsilon).sqrt().flatten(1)], 1)
+
+
+def tsdp(x: Tensor, pad: Tensor | None = None, epsilon: float = 1e-8) -> Tensor:
+    """Unbiased standard deviation, sqrt(variance + epsilon)."""
+    return (moments(x, pad)[1] + epsilon).sqrt().flatten(1)
 
 
 def stats(x: Tensor, pad: Tensor | None = None) -> Tensor:
@@ -96,25 +107,100 @@ class ASP(nn.Module):
 
     def _hidden(self, x_BCT: Tensor, pad: Tensor | None) -> Tensor:
         """First layer over [x, mean, deviation]; the part of the constant two is computed once, not at each frame."""
-        conv, channels = self.tdnn.conv, x_BCT.shape[1]
         if not self.context:
             return self.tdnn(x_BCT)  # type: ignore[no-any-return]
         mean, variance = moments(x_BCT, pad, correction=0)
-        constant_B2C1 = torch.cat([mean, _root(variance)], 1)
-        constant = functional.conv1d(constant_B2C1, conv.weight[:, channels:], conv.bias)
-        hidden = functional.conv1d(x_BCT, conv.weight[:, :channels]) + constant
+        hidden = _beside(self.tdnn.conv, x_BCT, mean, variance.clamp(min=1e-12).sqrt())
         return self.tdnn.norm(hidden.relu_())  # type: ignore[no-any-return]
 
     def forward(self, x_BCT: Tensor, pad: Tensor | None = None) -> Tensor:
         x_BCT = _wide(x_BCT)
-        weight_BCT = _attention(self.conv(self._hidden(x_BCT, pad).tanh()), pad)
-        mean = (weight_BCT * x_BCT).sum(-1, keepdim=True)
-        variance = (weight_BCT * (x_BCT - mean).square()).sum(-1, keepdim=True)
-        return torch.cat([mean, _root(variance)], 1).flatten(1)
+        return _weighted(_attention(self.conv(self._hidden(x_BCT, pad).tanh()), pad), x_BCT, 1e-12)
 
 
-def _root(variance: Tensor) -> Tensor:
-    return variance.clamp(min=1e-12).sqrt()
+class ASTP(nn.Module):
+    """Mean and deviation weighted by softmax over time of W2 tanh(W1 x). (B, C, T) or (B, C, F, T) -> (B, 2 C F).
+
+    `context`: W1 sees the clip's mean and unbiased deviation, sqrt(variance + epsilon), beside each frame. The deviation
+    that is given is sqrt(max(variance, epsilon)). The references take the variance as E[x^2] - E[x]^2, which in float32
+    is off by 2e-4 where a channel hardly varies; this is the same number without that loss.
+    """
+
+    def __init__(self, channels: int, attention: int = 128, context: bool = False, epsilon: float = 1e-10) -> None:
+        super().__init__()
+        self.linear1 = nn.Conv1d(channels * 3 if context else channels, attention, 1)
+        self.linear2 = nn.Conv1d(attention, channels, 1)
+        self.context, self.epsilon = context, epsilon
+
+    def _hidden(self, x_BCT: Tensor, pad: Tensor | None) -> Tensor:
+        """First layer over [x, mean, deviation]; the part of the constant two is computed once, not at each frame."""
+        if not self.context:
+            return self.linear1(x_BCT)  # type: ignore[no-any-return]
+        mean, variance = moments(x_BCT, pad)
+        return _beside(self.linear1, x_BCT, mean, (variance + self.epsilon).sqrt())
+
+    def forward(self, x: Tensor, pad: Tensor | None = None) -> Tensor:
+        x_BCT = _wide(x.flatten(1, -2))
+        pad = pad if pad is None else pad.flatten(1, -2)
+        weight_BCT = _attention(self.linear2(self._hidden(x_BCT, pad).tanh()), pad)
+        return _weighted(weight_BCT, x_BCT, self.epsilon)
+
+
+class Pooled(NamedTuple):
+    """A pooling, the size of what it gives, and the frames that it needs."""
+
+    pool: Callable[[Tensor, Tensor | None], Tensor]
+    size: int
+    least: int
+
+
+ATTENTIVE = ("asp", "astp")  # whose attention has a width and may see the clip's mean and deviation
+
+
+def choose(
+    model: str,
+    name: str,
+    allowed: Sequence[str],
+    channels: int,
+    *,
+    attention: int = 128,
+    context: bool = True,
+    epsilon: float | None = None,
+) -> Pooled:
+    """The pooling of that name over `channels`. ValueError, naming the `model`, if it is not one of `allowed`.
+
+    `attention`, `context`: of asp and astp. `epsilon` (WeSpeaker 1e-7): of tstp and tsdp (1e-8) and astp (1e-10).
+    """
+    if name not in allowed:
+        raise ValueError(f"model.pooling of {model} is {name!r}: take one of {', '.join(allowed)}")
+    if attention < 1:
+        raise ValueError(f"model.attention of {model} is {attention}: take a positive number (128)")
+    given = {} if epsilon is None else {"epsilon": epsilon}
+    poolings: dict[str, Callable[[], Pooled]] = {
+        "asp": lambda: Pooled(ASP(channels, attention, context), 2 * channels, 1),
+        "sap": lambda: Pooled(SAP(channels), channels, 1),
+        "tsp": lambda: Pooled(tsp, 2 * channels, 2),
+        "tap": lambda: Pooled(tap, channels, 1),
+        "tstp": lambda: Pooled(partial(tstp, **given), 2 * channels, 2),
+        "tsdp": lambda: Pooled(partial(tsdp, **given), channels, 2),
+        "astp": lambda: Pooled(ASTP(channels, attention, context, **given), 2 * channels, 2 if context else 1),
+    }
+    return poolings[name]()
+
+
+def _beside(conv: nn.Conv1d, x_BCT: Tensor, mean_BC1: Tensor, deviation_BC1: Tensor) -> Tensor:
+    """A 1x1 convolution of [x, mean, deviation], (B, 3C, T), of which only x varies over time."""
+    channels = x_BCT.shape[1]
+    constant_B2C1 = torch.cat([mean_BC1, deviation_BC1], 1)
+    constant = functional.conv1d(constant_B2C1, conv.weight[:, channels:], conv.bias)
+    return functional.conv1d(x_BCT, conv.weight[:, :channels]) + constant
+
+
+def _weighted(weight_BCT: Tensor, x_BCT: Tensor, least: float) -> Tensor:
+    """Mean and deviation under weights that sum to 1 over time, (B, 2C); a variance counts as `least` at least."""
+    mean = (weight_BCT * x_BCT).sum(-1, keepdim=True)
+    variance = (weight_BCT * (x_BCT - mean).square()).sum(-1, keepdim=True)
+    return torch.cat([mean, variance.clamp(min=least).sqrt()], 1).flatten(1)
 
 
 def _attention(score_BCT: Tensor, pad: Tensor | None) -> Tensor:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train.models.blocks import blank, check_input, halve, padding, through
+from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding, through
 from dist_train.models.segment import Segment
 
 EXPANSION = 4
 FRAMES = 5  # the stem's 7 less its padding of 2; bins, too
+STRIDE = 48  # of the last map over frames: 3, 2, and 2 of each stage but the first
 
 
 class Block(nn.Module):
@@ -57,7 +58,10 @@ class Block(nn.Module):
 
 
 class Res2Net(nn.Module):
-    """Res2Net. `channels`: planes of the first stage (32); `pooling`: asp, sap, tsp or tap."""
+    """Res2Net. `channels`: planes of the first stage (32); `pooling`: asp, sap, tsp or tap.
+
+    `blocks`: of each of the four stages; `scale`: groups of a block, each `base_width` / 64 as wide as the planes.
+    """
 
     BLOCKS = (Block, Segment)  # compiled one by one
 
@@ -73,17 +77,15 @@ class Res2Net(nn.Module):
         base_width: int = 32,
         scale: int = 2,
         attention: int = 128,
+        context: bool = True,
     ) -> None:
         super().__init__()
+        check_sizes("res2net", blocks=(blocks, 4), base_width=([base_width], 1), scale=([scale], 1))
         if channels * base_width < 64:
             raise ValueError(f"model.channels of res2net is {channels}: take {-(-64 // base_width)} or more (32)")
         if bins < FRAMES:
             raise ValueError(f"res2net needs at least {FRAMES} bins and got {bins}: let features.bins be more")
         self.bins = bins
-        self.stages = len(blocks)
-        strides = 3 * 2 * 2 ** (self.stages - 1)
-        # the unbiased variance needs 2 frames after all strides: one more than the first frame takes
-        self.least = FRAMES + strides if pooling == "tsp" else FRAMES
         self.conv1 = nn.Conv2d(1, channels, 7, 3, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         inputs, height = channels, ((bins - 2) // 3 + 1) // 2
@@ -94,7 +96,8 @@ class Res2Net(nn.Module):
                 inputs = planes * EXPANSION
             self.add_module(f"layer{stage}", nn.ModuleList(layers))
             height = height if stage == 1 else -(-height // 2)
-        self.segment = Segment("res2net", pooling, inputs * height, embedding, attention)
+        self.segment = Segment("res2net", pooling, inputs * height, embedding, attention, context)
+        self.least = FRAMES + (self.segment.least - 1) * STRIDE
         self.head = nn.Linear(embedding, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -112,7 +115,7 @@ class Res2Net(nn.Module):
         """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under 5 frames (tsp: 53)."""
         check_input("res2net", feat_BTF, self.bins, self.least)
         x_BCFT, frames_B = self._stem(feat_BTF.transpose(1, 2)[:, None], frames_B)
-        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1)]
+        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, 5)]
         x_BCFT, frames_B = through(stages, x_BCFT, frames_B)
         x_BCT = x_BCFT.flatten(1, 2)
         vector_BE: Tensor = self.segment(x_BCT, padding(frames_B, x_BCT))

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dist_train.models.blocks import blank, check_input, padding, through
+from dist_train.models.blocks import blank, check_input, check_sizes, padding, through
 from dist_train.models.pooling import time_mean
 from dist_train.models.segment import Segment
 
 EXPANSION = 2
 REDUCTION = 8
+STRIDE = 8  # of the last map, over bins and frames
 
 
 class SqueezeExcitation(nn.Module):
@@ -61,9 +62,9 @@ class Block(nn.Module):
 
 
 class ResNetSE(nn.Module):
-    """ResNetSE. `channels`: planes of the first stage (32); `pooling`: asp, sap, tsp or tap.
+    """ResNetSE. `channels`: planes of the first stage (32), doubled by each next, or those of all four.
 
-    `blocks`: of each stage; `widths`: planes of each stage, in multiples of `channels`.
+    `pooling`: asp, sap, tsp or tap; `blocks`: of each stage.
     """
 
     BLOCKS = (Block, Segment)  # compiled one by one
@@ -73,31 +74,31 @@ class ResNetSE(nn.Module):
         bins: int,
         classes: int,
         *,
-        channels: int = 32,
+        channels: int | Sequence[int] = 32,
         embedding: int = 192,
         pooling: str = "asp",
         blocks: Sequence[int] = (3, 4, 6, 3),
-        widths: Sequence[int] = (1, 2, 4, 8),
         attention: int = 128,
+        context: bool = True,
     ) -> None:
         super().__init__()
-        if channels < REDUCTION // EXPANSION:
+        planes = [channels << i for i in range(4)] if isinstance(channels, int) else list(channels)
+        if min(planes, default=0) < REDUCTION // EXPANSION:
             raise ValueError(f"model.channels of resnet_se is {channels}: take 4 or more (32)")
+        check_sizes("resnet_se", channels=(planes, 4), blocks=(blocks, 4))
         self.bins = bins
-        self.least = 9 if pooling == "tsp" else 1  # the unbiased variance needs 2 frames after the strides of 8
-        self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        inputs = channels
-        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), 1):
+        self.conv1 = nn.Conv2d(1, planes[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes[0])
+        inputs = planes[0]
+        for stage, (count, width) in enumerate(zip(blocks, planes, strict=True), 1):
             layers = []
             for i in range(count):
-                layers.append(Block(inputs, channels * width, 2 if stage > 1 and i == 0 else 1))
-                inputs = channels * width * EXPANSION
+                layers.append(Block(inputs, width, 2 if stage > 1 and i == 0 else 1))
+                inputs = width * EXPANSION
             self.add_module(f"layer{stage}", nn.ModuleList(layers))
-        height = -(-bins // 2 ** (len(blocks) - 1))
-        self.segment = Segment("resnet_se", pooling, inputs * height, embedding, attention)
+        self.segment = Segment("resnet_se", pooling, inputs * -(-bins // STRIDE), embedding, attention, context)
+        self.least = (self.segment.least - 1) * STRIDE + 1
         self.head = nn.Linear(embedding, classes)
-        self.stages = len(blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -108,7 +109,7 @@ class ResNetSE(nn.Module):
         x_BCFT = feat_BTF.transpose(1, 2)[:, None]
         pad = padding(frames_B, x_BCFT)
         x_BCFT = self.bn1(self.conv1(blank(x_BCFT, pad))).relu_()
-        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1)]
+        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, 5)]
         x_BCFT, frames_B = through(stages, x_BCFT, frames_B)
         x_BCT = x_BCFT.flatten(1, 2)
         vector_BE: Tensor = self.segment(x_BCT, padding(frames_B, x_BCT))

@@ -42,17 +42,18 @@ class Tdnn(nn.Module):
         embedding: int = 192,
         pooling: str = "asp",
         attention: int = 128,
+        context: bool = True,
     ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"model.channels of tdnn is {channels}: take 1 or more (512)")
         self.bins = bins
-        self.least = REACH + (2 if pooling == "tsp" else 1)  # the unbiased variance needs 2 frames
         self.frames = nn.ModuleDict()
         for i, (kernel, dilation) in enumerate(LAYERS, 1):
             inputs = bins if i == 1 else channels
             self.frames[str(i)] = Frame(inputs, channels, kernel, dilation, norm=i < len(LAYERS))
-        self.segment = Segment("tdnn", pooling, channels, embedding, attention)
+        self.segment = Segment("tdnn", pooling, channels, embedding, attention, context)
+        self.least = REACH + self.segment.least
         self.head = nn.Linear(embedding, classes)
 
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
