@@ -8,13 +8,14 @@ BatchNorms twice a step. Any number of bins: the image is ceil(bins / 8) high.
 """
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train.models.blocks import blank, check_input, halve, padding
-from dist_train.models.pooling import stats, valid
+from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding
+from dist_train.models.pooling import stats, tstp, valid
 
 FRAMES = 3  # the deviation needs 2 frames after the stride of 2
 SEGMENT = 100  # frames of a context segment, 2 seconds after the stride of 2
@@ -134,8 +135,11 @@ class Dense(nn.ModuleDict):
 class Trunk(nn.Module):
     """The 1-D part: (B, inputs, T) -> (B, E), with time halved by its first convolution."""
 
-    def __init__(self, inputs: int, channels: int, embedding: int, growth: int, bottleneck: int) -> None:
+    def __init__(
+        self, inputs: int, channels: int, embedding: int, growth: int, bottleneck: int, epsilon: float
+    ) -> None:
         super().__init__()
+        self.pool = partial(tstp, epsilon=epsilon) if epsilon else stats
         conv = nn.Conv1d(inputs, channels, 5, 2, 2, bias=False)
         self.tdnn = nn.Sequential(OrderedDict(linear=conv, nonlinear=_norm_relu(channels)))
         for stage, (layers, dilation) in enumerate(STAGES, 1):
@@ -156,13 +160,17 @@ class Trunk(nn.Module):
         for stage in range(1, len(STAGES) + 1):
             x_BCT = self.get_submodule(f"block{stage}")(x_BCT, pad_half)
             x_BCT = self.get_submodule(f"transit{stage}")(x_BCT)
-        pooled_BC = stats(self.out_nonlinear(x_BCT), pad_half)
+        pooled_BC = self.pool(self.out_nonlinear(x_BCT), pad_half)
         vector_BE1: Tensor = self.dense(pooled_BC[..., None])
         return vector_BE1.squeeze(-1)
 
 
 class CamPlus(nn.Module):
-    """CAM++. `channels`: channels before the dense layers (128); `growth`: channels that each of them appends."""
+    """CAM++. `channels`: channels before the dense layers (128); `growth`: channels that each of them appends.
+
+    `bottleneck`: channels inside a dense layer, in multiples of `growth`; `epsilon`: of the variance in the pooling,
+    1e-7 in WeSpeaker's.
+    """
 
     BLOCKS = (Front, Dense, nn.Sequential)  # compiled one by one
 
@@ -175,13 +183,17 @@ class CamPlus(nn.Module):
         embedding: int = 512,
         growth: int = 32,
         bottleneck: int = 4,
+        epsilon: float = 0.0,
     ) -> None:
         super().__init__()
+        check_sizes("campplus", growth=([growth], 1), bottleneck=([bottleneck], 1))
         if channels < 8 or channels % 8:
             raise ValueError(f"model.channels of campplus is {channels}: take a multiple of 8 (128)")
-        self.bins = bins
+        if bottleneck * growth < 2:
+            raise ValueError("model.bottleneck times model.growth of campplus is 1: take 2 or more (128)")
+        self.bins, self.least = bins, FRAMES
         self.front = Front()
-        self.xvector = Trunk(WIDTH * -(-bins // 8), channels, embedding, growth, bottleneck * growth)
+        self.xvector = Trunk(WIDTH * -(-bins // 8), channels, embedding, growth, bottleneck * growth, epsilon)
         self.head = nn.Linear(embedding, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):

@@ -41,7 +41,7 @@ class Cnn4(nn.Module):
             raise ValueError(f"model.channels of cnn4 is {channels}: take at least 1 (8)")
         if sources < 1 or bins % sources:
             raise ValueError(f"cnn4 got {bins} bins of {sources} channels side by side: let sources divide bins")
-        self.bins, self.sources = bins, sources
+        self.bins, self.sources, self.least = bins, sources, 1
         self.block1 = Block(sources, channels, 5)
         self.block2 = Block(channels, 2 * channels, 3)
         self.block3 = Block(2 * channels, 4 * channels, 3)

@@ -45,22 +45,16 @@ class Recurrent(nn.Module):
     def __init__(self, kind: str, inputs: int, size: int, layers: int, bidirectional: bool) -> None:
         super().__init__()
         cells: type[nn.LSTM | nn.GRU] = {"lstm": nn.LSTM, "gru": nn.GRU}[kind]
-        if not bidirectional:
-            self.ahead = nn.ModuleList([cells(inputs, size, layers, batch_first=True)])
-            self.back = nn.ModuleList()
-            return
-        widths = [inputs] + [2 * size] * (layers - 1)
+        widths = [inputs] + [2 * size if bidirectional else size] * (layers - 1)
         self.ahead = nn.ModuleList(cells(width, size, batch_first=True) for width in widths)
-        self.back = nn.ModuleList(cells(width, size, batch_first=True) for width in widths)
+        self.back = nn.ModuleList(cells(width, size, batch_first=True) for width in widths if bidirectional)
 
     def forward(self, x_BTC: Tensor, frames_B: Tensor | None) -> Tensor:
-        if not self.back:
-            (cells,) = self.ahead
-            x_BTC = cells(x_BTC)[0]
-            return x_BTC
-        for ahead, back in zip(self.ahead, self.back, strict=True):
-            backwards_BTC = _turn(back(_turn(x_BTC, frames_B))[0], frames_B)
-            x_BTC = torch.cat([ahead(x_BTC)[0], backwards_BTC], 2)
+        for i, ahead in enumerate(self.ahead):
+            y_BTC = ahead(x_BTC)[0]
+            if self.back:
+                y_BTC = torch.cat([y_BTC, _turn(self.back[i](_turn(x_BTC, frames_B))[0], frames_B)], 2)
+            x_BTC = y_BTC
         return x_BTC
 
 

@@ -121,8 +121,8 @@ class ASP(nn.Module):
 class ASTP(nn.Module):
     """Mean and deviation weighted by softmax over time of W2 tanh(W1 x). (B, C, T) or (B, C, F, T) -> (B, 2 C F).
 
-    `context`: W1 sees the clip's mean and unbiased deviation, sqrt(variance + epsilon), beside each frame. The deviation
-    that is given is sqrt(max(variance, epsilon)). The references take the variance as E[x^2] - E[x]^2, which in float32
+    `context`: W1 sees the clip's mean and unbiased deviation, sqrt(variance + epsilon), beside each frame. Given is
+    the deviation sqrt(max(variance, epsilon)). The references take the variance as E[x^2] - E[x]^2, which in float32
     is off by 2e-4 where a channel hardly varies; this is the same number without that loss.
     """
 
@@ -175,15 +175,15 @@ def choose(
         raise ValueError(f"model.pooling of {model} is {name!r}: take one of {', '.join(allowed)}")
     if attention < 1:
         raise ValueError(f"model.attention of {model} is {attention}: take a positive number (128)")
-    given = {} if epsilon is None else {"epsilon": epsilon}
+    small, smaller = (1e-8, 1e-10) if epsilon is None else (epsilon, epsilon)
     poolings: dict[str, Callable[[], Pooled]] = {
         "asp": lambda: Pooled(ASP(channels, attention, context), 2 * channels, 1),
         "sap": lambda: Pooled(SAP(channels), channels, 1),
         "tsp": lambda: Pooled(tsp, 2 * channels, 2),
         "tap": lambda: Pooled(tap, channels, 1),
-        "tstp": lambda: Pooled(partial(tstp, **given), 2 * channels, 2),
-        "tsdp": lambda: Pooled(partial(tsdp, **given), channels, 2),
-        "astp": lambda: Pooled(ASTP(channels, attention, context, **given), 2 * channels, 2 if context else 1),
+        "tstp": lambda: Pooled(partial(tstp, epsilon=small), 2 * channels, 2),
+        "tsdp": lambda: Pooled(partial(tsdp, epsilon=small), channels, 2),
+        "astp": lambda: Pooled(ASTP(channels, attention, context, smaller), 2 * channels, 2 if context else 1),
     }
     return poolings[name]()
 

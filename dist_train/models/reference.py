@@ -23,9 +23,28 @@ _FRAMES: Rules = ((r"^td_layer(\d)\.", r"frames.\1.conv."), (r"^bn([1-4])\.", r"
 RULES: dict[str, Rules] = {
     # SpeechBrain's ECAPA wraps each layer twice (`conv.conv`, `norm.norm`)
     "ecapa": ((r"\.(conv|norm)(?=\.\w+$)", ""), (r"^output\.", "head.")),
+    "ecapa_wespeaker": (
+        (r"^conv\.", "mfa."),
+        (r"^bn\.", "norm."),
+        (r"^bn2\.", "norm2."),
+        (r"^layer1\.", "stem."),
+        *((rf"^layer{layer}\.se_res2block\.", f"blocks.{layer - 2}.") for layer in (2, 3, 4)),
+        (r"^(blocks\.\d)\.0\.", r"\1.tdnn1."),
+        (r"^(blocks\.\d)\.1\.convs\.(\d)\.", r"\1.res2net_block.blocks.\2.conv."),
+        (r"^(blocks\.\d)\.1\.bns\.(\d)\.", r"\1.res2net_block.blocks.\2.norm."),
+        (r"^(blocks\.\d)\.2\.", r"\1.tdnn2."),
+        (r"^(blocks\.\d)\.3\.linear", r"\1.se_block.linear"),
+        (r"\.bn\.", ".norm."),
+    ),
     "campplus": ((r"^head\.", "front."), *_HEAD),
-    "eres2net": _HEAD,
-    "eres2netv2": _HEAD,
+    **dict.fromkeys(
+        ("eres2net", "eres2netv2"), (*_HEAD, (r"^seg_2\.", "seg_2.linear."), (r"^seg_bn_1\.", "seg_2.norm."))
+    ),
+    "xvector": (
+        (r"^frame_(\d)\.conv_1d\.", r"frames.\1.conv."),
+        (r"^frame_(\d)\.bn\.", r"frames.\1.norm."),
+        (r"^seg_1\.", "linear."),
+    ),
     "tdnn": (*_SEGMENT, *_FRAMES, (r"^bn5\.", "segment.norm1."), (r"^bn6\.", "segment.norm2.")),
     **dict.fromkeys(
         ("resnet_se", "res2net"), (*_SEGMENT, (r"^bn2\.", "segment.norm1."), (r"^bn3\.", "segment.norm2."))
@@ -35,7 +54,8 @@ RULES: dict[str, Rules] = {
     "crnn": (
         (r"^net\.convs\.conv2d_", "convs.conv"),
         (r"^net\.convs\.batchnorm2d_", "convs.norm"),
-        (r"^net\.recur\.", "recur.lstm0.ahead.0."),
+        (r"^net\.recur\.(\w+)_l(\d)$", r"recur.lstm0.ahead.\2.\1_l0"),
+        (r"^net\.recur\.(\w+)_l(\d)_reverse$", r"recur.lstm0.back.\2.\1_l0"),
         (r"^net\.dense\.batchnorm1d_", "dense.norm"),
         (r"^net\.dense\.linear_0\.", "head."),
     ),
@@ -44,15 +64,33 @@ RULES: dict[str, Rules] = {
 }
 
 
+_APART = re.compile(r"(layer\d\.\d+\.)(conv|bn)2_1(\..+)")
+_NUMBERED_GROUP = re.compile(r"(layer\d\.\d+\.)(conv|bn)s\.(\d+)(\..+)")
+
+
 def from_reference(name: str, state: Mapping[str, Value]) -> dict[str, Value]:
-    """State of the system that a network is from (macls, 3D-Speaker, SpeechBrain, PANNs, ...) under our keys.
+    """State of the system that a network is from (macls, 3D-Speaker, SpeechBrain, WeSpeaker, PANNs) under our keys.
 
     Its classifier, if it has one, becomes `head`.
     """
     renamed: dict[str, Value] = {}
-    for key, value in state.items():
+    for key, value in (_in_line(state) if name == "eres2net" else state).items():
         ours = key
         for pattern, replacement in RULES[name]:
             ours = re.sub(pattern, replacement, ours)
         renamed[ours] = value
     return renamed
+
+
+def _in_line(state: Mapping[str, Value]) -> dict[str, Value]:
+    """WeSpeaker's ERes2Net keeps the first group of a fused block apart: it becomes number 0, the others move up."""
+    apart = {found[1] for key in state if (found := _APART.fullmatch(key))}
+    moved: dict[str, Value] = {}
+    for key, value in state.items():
+        if found := _APART.fullmatch(key):
+            moved[f"{found[1]}{found[2]}s.0{found[3]}"] = value
+        elif (found := _NUMBERED_GROUP.fullmatch(key)) and found[1] in apart:
+            moved[f"{found[1]}{found[2]}s.{int(found[3]) + 1}{found[4]}"] = value
+        else:
+            moved[key] = value
+    return moved

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dist_train.models.blocks import blank, check_input, halve, padding
+from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding
 from dist_train.models.image import adaptive_mean, max_3x3
 
 HIGH, WIDE = 4, 6
@@ -51,23 +51,34 @@ class Block(nn.Module):
 class Resnetish(nn.Module):
     """ResNetish of `depth` 18, 34 or 50. `channels`: planes of the first stage, doubled by each next, or of all four.
 
+    `blocks`: of each stage, in place of the depth's (50 has the deeper blocks in any case).
     The embedding is the flattened map, 24 times the last stage's channels: 12288, or 49152 for depth 50.
     """
 
     BLOCKS = (Block,)  # compiled one by one
 
-    def __init__(self, bins: int, classes: int, *, depth: int = 18, channels: int | Sequence[int] = 64) -> None:
+    def __init__(
+        self,
+        bins: int,
+        classes: int,
+        *,
+        depth: int = 18,
+        channels: int | Sequence[int] = 64,
+        blocks: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if depth not in STAGES:
             raise ValueError(f"depth of resnetish is {depth}: take one of {', '.join(map(str, STAGES))}")
         planes = [channels << i for i in range(4)] if isinstance(channels, int) else list(channels)
         if len(planes) != 4 or min(planes) < 1:
             raise ValueError(f"model.channels of resnetish is {channels}: take a positive number (64), or four of them")
-        self.bins = bins
+        counts = STAGES[depth] if blocks is None else blocks
+        check_sizes("resnetish", blocks=(counts, 4))
+        self.bins, self.least = bins, 1
         self.conv1 = nn.Conv2d(1, planes[0], 7, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
         inputs, deep = planes[0], depth == 50
-        for stage, (count, width) in enumerate(zip(STAGES[depth], planes, strict=True), 1):
+        for stage, (count, width) in enumerate(zip(counts, planes, strict=True), 1):
             layers = nn.ModuleList()
             for i in range(count):
                 layers.append(Block(inputs, width, 2 if stage > 1 and i == 0 else 1, deep))

@@ -18,10 +18,12 @@ LAYERS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))  # kernel, dilation
 class Frame(nn.Module):
     """Convolution without padding, ReLU, and BatchNorm if `norm`: dilation * (kernel - 1) frames fewer come out."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int, norm: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, dilation: int, norm: bool = True, affine: bool = True
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation)
-        self.norm = nn.BatchNorm1d(outputs) if norm else nn.Sequential()
+        self.norm = nn.BatchNorm1d(outputs, affine=affine) if norm else nn.Sequential()
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         y_BCT: Tensor = self.norm(self.conv(x_BCT).relu_())

@@ -44,7 +44,7 @@ class Vggish(nn.Module):
             raise ValueError(f"features.bins is {bins}, and vggish needs at least {FRAMES}: take more (64)")
         if channels < 1:
             raise ValueError(f"model.channels of vggish is {channels}: take a positive number (64)")
-        self.bins = bins
+        self.bins, self.least = bins, FRAMES
         self.features = nn.ModuleDict()
         inputs = 1
         for key, width, halve in LAYERS:

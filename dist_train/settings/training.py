@@ -1,6 +1,6 @@
 """Settings of a run: data, model, objective, optimizer, evaluation, checkpoints, log."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,17 +41,23 @@ class Data(Section):
     max_bad: float = Field(0.001, ge=0, le=1, description="share of unreadable clips (over 10) that stops the run")
 
 
+Size = Annotated[int, Field(ge=1)]
+Sizes = Annotated[list[Size], Field(min_length=1)]
+
+
 class Model(Section):
     """The network: name, and sizes where they differ from the architecture's own."""
 
     name: Literal[
         "ecapa",
+        "ecapa_wespeaker",
         "campplus",
         "eres2net",
         "eres2netv2",
         "resnet_se",
         "res2net",
         "tdnn",
+        "xvector",
         "cnn6",
         "cnn10",
         "cnn14",
@@ -63,11 +69,37 @@ class Model(Section):
         "cnn4",
         "m5",
     ] = Field("ecapa", description="architecture")
-    channels: int | None = Field(None, ge=8, description="width; default: the architecture's own (ecapa 512)")
-    embedding: int | None = Field(None, ge=1, description="embedding size; default: the architecture's own")
-    pooling: Literal["asp", "sap", "tsp", "tap"] | None = Field(
+    channels: Size | Sizes | None = Field(
+        None, description="width, or, where stages differ, a list; default: the architecture's own (ecapa 512)"
+    )
+    wide: Size | None = Field(None, description="ecapa_wespeaker (1536), xvector (1500): channels before the pooling")
+    blocks: Sizes | None = Field(None, description="blocks of each of the four stages, e.g. [3, 4, 6, 3]")
+    scale: Size | None = Field(None, description="groups of a Res2 block: ecapa 8, res2net, eres2net, eres2netv2 2")
+    base_width: Size | None = Field(
+        None, description="width of a group, in 64ths of the planes: res2net, eres2net 32, eres2netv2 26"
+    )
+    expansion: Size | None = Field(
+        None, description="eres2net, eres2netv2: channels of a block's output, in planes (2)"
+    )
+    kernels: Sizes | None = Field(None, description="ecapa: kernels of stem, blocks and MFA; odd ([5, 3, 3, 3, 1])")
+    dilations: Sizes | None = Field(None, description="ecapa: dilations of the same ([1, 2, 3, 4, 1])")
+    groups: Sizes | None = Field(None, description="ecapa: groups of the same layers' convolutions (1 each)")
+    squeeze: Size | None = Field(None, description="ecapa, ecapa_wespeaker: channels inside squeeze-excitation (128)")
+    growth: Size | None = Field(None, description="campplus: channels that a dense layer appends (32)")
+    bottleneck: Size | None = Field(None, description="campplus: channels inside a dense layer, in growths (4)")
+    hidden: Size | None = Field(None, description="vggish: width of the first two linear layers (4096)")
+    window: Size | None = Field(None, description="m5: frames of its last layer that are scored (all; torchaudio's 30)")
+    dropout: float | None = Field(None, ge=0, lt=1, description="cnn6, cnn10, cnn14: dropout before the head (0.1)")
+    embedding: Size | None = Field(None, description="embedding size; default: the architecture's own")
+    embedding_layers: Literal[1, 2] | None = Field(
+        None, description="eres2net, eres2netv2: linear layers of the embedding (1)"
+    )
+    embedding_norm: bool | None = Field(None, description="ecapa_wespeaker: BatchNorm after the embedding (false)")
+    pooling: Literal["asp", "sap", "tsp", "tap", "tstp", "tsdp", "astp"] | None = Field(
         None, description="temporal pooling, where there is a choice"
     )
+    attention: Size | None = Field(None, description="pooling asp, astp: channels inside the attention (128)")
+    context: bool | None = Field(None, description="pooling asp, astp: the attention sees the clip's statistics too")
     layers: list[str | dict[str, Any]] | None = Field(
         None, description="crnn: its layers, e.g. [{conv: 32}, norm, elu, {maxpool: 3}, {lstm: 64}, last]"
     )
