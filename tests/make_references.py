@@ -1,6 +1,8 @@
-"""Writes tests/reference/networks.npz from the systems themselves: `python tests/make_references.py`.
+"""Writes tests/reference/*.npz: `python tests/make_references.py`.
 
-Needs macls 1.0.6, speakerlab 0.0.6 and speechbrain 1.1 (`pip install --no-deps`, with hyperpyyaml, ruamel.yaml, loguru).
+networks.npz is made by the systems themselves: macls 1.0.6, speakerlab 0.0.6 and speechbrain 1.1 (`pip install
+--no-deps`, with hyperpyyaml, ruamel.yaml, loguru). excerpts.npz is cut from the stored values of the others' networks
+and of all poolings, in the folder that DIST_TRAIN_PARITY names.
 """
 
 import importlib
@@ -9,7 +11,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-from references import CLASSES, FILE, MACLS, TWINS, Twin, features, loss, wave, weight
+from networks import PARITY
+from references import CLASSES, EXCERPTS, FILE, MACLS, TWINS, Twin, features, loss, wave, weight
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
@@ -57,8 +61,23 @@ def _vector(output: Tensor | tuple[Tensor, ...]) -> np.ndarray:
     return _flat(output).numpy()
 
 
+def excerpts() -> dict[str, np.ndarray]:
+    """Weights, the first clip of one input and what is made of it; of the poolings all but float32's results."""
+    found: dict[str, np.ndarray] = {}
+    for case, tag in EXCERPTS.items():
+        for key, value in load_file(PARITY / f"{case}.safetensors").items():
+            if key.startswith("state."):
+                found[f"{case}/{key}"] = value.numpy()
+            elif key in (f"input.{tag}", f"eval64.{tag}.logits", f"eval64.{tag}.embedding"):
+                found[f"{case}/{key}"] = value[:1].numpy()
+    poolings = load_file(PARITY / "poolings.safetensors")
+    return found | {f"poolings/{key}": v.numpy() for key, v in poolings.items() if not key.startswith("out.")}
+
+
 if __name__ == "__main__":
     FILE.parent.mkdir(exist_ok=True)
     stored = {f"{case}/{key}": value for case, twin in TWINS.items() for key, value in values(twin).items()}
     np.savez_compressed(FILE, **stored)
-    print(f"{FILE}: {len(TWINS)} networks, {FILE.stat().st_size} bytes")
+    np.savez_compressed(FILE.with_name("excerpts.npz"), **excerpts())
+    for path in sorted(FILE.parent.iterdir()):
+        print(f"{path}: {path.stat().st_size} bytes")

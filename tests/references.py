@@ -73,6 +73,9 @@ def wave(value: Tensor) -> Tensor:
     return flat @ torch.arange(len(flat), dtype=torch.float64).cos()
 
 
+EXCERPTS = {"ws_ecapa_glob": "t97", "cnn4": "t200", "crnn": "t173", "resnetish_basic": "t101", "vggish": "t97"}
+"""Stored whole where no registry has the system: name of the case, its input."""
+
 MACLS, SPEAKER = "macls.models", "speakerlab.models"
 _ECAPA = {"channels": [16, 16, 16, 16, 48], "attention_channels": 8, "se_channels": 8}
 _OURS = {"channels": 16, "attention": 8, "squeeze": 8, "embedding": 12}
@@ -189,9 +192,7 @@ TWINS: dict[str, Twin] = {
     "eres2net-aug": Twin(
         "eres2net", 24, _E2 | _HUGE, f"{MACLS}.eres2net:ERes2Net", _MACLS_E2 | _HUGE | {"mul_channel": 2}
     ),
-    "eres2net-scale4": Twin(
-        "eres2net", 24, _E2 | {"scale": 4}, f"{MACLS}.eres2net:ERes2Net", _MACLS_E2 | {"scale": 4}
-    ),
+    "eres2net-scale4": Twin("eres2net", 24, _E2 | {"scale": 4}, f"{MACLS}.eres2net:ERes2Net", _MACLS_E2 | {"scale": 4}),
     "eres2net-tsdp": _speaker("eres2net", "eres2net.ERes2Net:ERes2Net", _E2, _3D_E2, "tsdp"),
     "eres2net-astp": _speaker("eres2net", "eres2net.ERes2Net:ERes2Net", _E2, _3D_E2, "astp"),
     "eres2net-huge": _speaker("eres2net", "eres2net.ERes2Net_huge:ERes2Net", _E2 | _HUGE, _3D_E2, "tap"),

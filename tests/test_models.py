@@ -23,6 +23,7 @@ from dist_train import models
 ECAPA = {"channels": 32, "embedding": 24, "attention": 16, "squeeze": 16}
 CAMPPLUS = {"channels": 16, "embedding": 24, "growth": 4, "bottleneck": 2}
 ERES2NET = {"channels": 4, "embedding": 24}
+WESPEAKER = {"channels": 32, "embedding": 24, "attention": 16, "wide": 64}
 HUGE = {"blocks": (1, 2, 2, 1), "expansion": 4, "base_width": 24, "scale": 3}
 FIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "ecapa_tdnn_asp": ("ecapa", ECAPA),
@@ -35,6 +36,9 @@ FIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "eres2net_official": ("eres2net", ERES2NET | {"blocks": (2, 2, 2, 2)}),
     "eres2net_official_tap": ("eres2net", ERES2NET | {"blocks": (1, 1, 1, 1), "pooling": "tap"}),
     "eres2net_official_huge": ("eres2net", ERES2NET | HUGE),
+    "ws_ecapa": ("ecapa_wespeaker", WESPEAKER | {"context": False}),
+    "ws_ecapa_glob": ("ecapa_wespeaker", WESPEAKER),
+    "ws_eres2net": ("eres2net", ERES2NET | {"blocks": (1, 2, 2, 1), "epsilon": 1e-7}),
 }
 
 
@@ -69,10 +73,14 @@ def test_training_step_equals_the_reference(case: Case) -> None:
         ("ecapa", {"pooling": "tsp"}, 5_407_626),
         ("ecapa", {"pooling": "tap"}, 5_109_642),
         ("ecapa", {"channels": 1024}, 20_769_482),
+        ("ecapa_wespeaker", {}, 6_190_720 + 1930),
+        ("ecapa_wespeaker", {"channels": 1024}, 14_657_088 + 1930),
         ("campplus", {}, 7_181_354),
         ("campplus", {"embedding": 192}, 6_850_474),
         ("eres2net", {}, 6_612_618),
+        ("eres2net", {"embedding_layers": 2}, 6_649_674),
         ("eres2net", {"embedding": 512}, 9_887_808 + 5130),
+        ("eres2net", {"channels": 64, **HUGE, "blocks": (3, 4, 6, 3)}, 55_165_024 + 1930),
         ("eres2net", {"channels": 64, "embedding": 512}, 29_016_704 + 5130),
     ],
 )
@@ -89,6 +97,8 @@ def test_sizes_of_the_published_models(name: str, sizes: dict[str, Any], count: 
         ("3dspeaker/pretrained_eres2net.ckpt", "eres2net", {}),
         ("3dspeaker_or_speechbrain/ecapa_c1024", "ecapa", {"channels": 1024}),
         ("macls/EcapaTdnn", "ecapa", {}),
+        ("wespeaker/ECAPA_TDNN_GLOB_c1024", "ecapa_wespeaker", {"channels": 1024}),
+        ("wespeaker/ERes2Net34_Base", "eres2net", {}),
     ],
 )
 def test_official_checkpoints_fit(checkpoint: str, name: str, sizes: dict[str, Any]) -> None:
@@ -101,14 +111,19 @@ def test_official_checkpoints_fit(checkpoint: str, name: str, sizes: dict[str, A
     assert all(value.shape == ours[key].shape for key, value in theirs.items())
 
 
+DILATED = {"dilations": (1, 5, 2, 3, 1), "embedding": 8, "attention": 4, "squeeze": 4, "context": False}
 NARROW: dict[str, tuple[str, int, dict[str, Any]]] = {
     "ecapa-asp": ("ecapa", 5, {"channels": 16, "embedding": 8}),
     "ecapa-sap": ("ecapa", 5, {"channels": 16, "embedding": 8, "pooling": "sap"}),
     "ecapa-tsp": ("ecapa", 5, {"channels": 16, "embedding": 8, "pooling": "tsp"}),
     "ecapa-tap": ("ecapa", 5, {"channels": 16, "embedding": 8, "pooling": "tap"}),
+    "ecapa-unequal": ("ecapa", 11, {"channels": (8, 12, 8, 4, 10), "scale": 4, "kernels": (5, 5, 3, 3, 1), **DILATED}),
+    "ecapa_wespeaker": ("ecapa_wespeaker", 2, {"channels": 16, "embedding": 8, "wide": 12}),
+    "ecapa_wespeaker-tap": ("ecapa_wespeaker", 1, {"channels": 16, "embedding": 8, "wide": 12, "pooling": "tap"}),
     "campplus": ("campplus", 3, {"channels": 16, "embedding": 8, "growth": 4, "bottleneck": 2}),
+    "eres2net-two": ("eres2net", 9, {"channels": 4, "embedding": 8, "embedding_layers": 2}),
     "eres2net": ("eres2net", 9, {"channels": 4, "embedding": 8}),
-    "eres2net-tap": ("eres2net", 9, {"channels": 4, "embedding": 8, "pooling": "tap"}),
+    "eres2net-tap": ("eres2net", 1, {"channels": 4, "embedding": 8, "pooling": "tap"}),
 }
 
 
@@ -203,8 +218,19 @@ def test_traces_into_one_graph(key: str) -> None:
         ("ecapa", {"pooling": "max"}, "take one of asp, sap, tsp, tap"),
         ("campplus", {"pooling": "asp"}, "model.pooling is set, but campplus has no such setting"),
         ("campplus", {"channels": 100}, "multiple of 8"),
-        ("eres2net", {"pooling": "asp"}, "take tap"),
-        ("eres2net", {"channels": 33}, "even number"),
+        ("campplus", {"growth": 1, "bottleneck": 1}, "times model.growth of campplus is 1: take 2 or more"),
+        ("ecapa", {"channels": [8, 8, 8]}, r"model.channels of ecapa is \[8, 8, 8\]: take 5 positive numbers"),
+        ("ecapa", {"channels": [8, 8, 8, 9, 25]}, "multiple of 8, the model.scale"),
+        ("ecapa", {"kernels": [5, 3, 4, 3, 1]}, "model.kernels of ecapa has 4: take odd numbers"),
+        ("ecapa", {"pooling": "tap", "attention": 8}, "model.attention is of asp and astp, and ecapa pools by tap"),
+        ("eres2net", {"context": True}, "model.context is of asp and astp, and eres2net pools by tstp: leave it out"),
+        ("ecapa_wespeaker", {"channels": 100}, "multiple of 8"),
+        ("ecapa_wespeaker", {"scale": 8}, "model.scale is set, but ecapa_wespeaker has no such setting"),
+        ("eres2net", {"pooling": "asp"}, "take one of tstp, tap, tsdp, astp"),
+        ("eres2net", {"channels": 1}, "model.channels of eres2net is 1: take 2 or more"),
+        ("eres2net", {"channels": [4, 8]}, r"model.channels of eres2net is \[4, 8\]: take one number, not a list"),
+        ("eres2net", {"blocks": [1, 2]}, r"model.blocks of eres2net is \[1, 2\]: take 4 positive numbers"),
+        ("eres2net", {"embedding_layers": 3}, "model.embedding_layers of eres2net is 3: take 1 or 2"),
     ],
 )
 def test_wrong_settings_are_refused(name: str, sizes: dict[str, Any], message: str) -> None:

@@ -1,24 +1,27 @@
 """Poolings against the reference's outputs and gradients; padded frames taking no part; reflect padding."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import FILE
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_train.models import blocks, from_reference, pooling
 
-PARITY = Path(os.environ.get("DIST_TRAIN_PARITY") or Path(__file__).parents[1].parent / "shared/reference/parity")
 MODULES: dict[str, Callable[[int], nn.Module]] = {
     "asp_global": lambda channels: pooling.ASP(channels, 8),
     "asp_global_lengths": lambda channels: pooling.ASP(channels, 8),
     "asp_local": lambda channels: pooling.ASP(channels, 8, context=False),
     "sap": lambda channels: pooling.SAP(channels, 8),
+    "astp": lambda channels: pooling.ASTP(channels, 8),
+    "astp_global": lambda channels: pooling.ASTP(channels, 8, context=True),
+    "ws_astp_global": lambda channels: pooling.ASTP(channels, 8, context=True, epsilon=1e-7),
 }
 FUNCTIONS = {
     "tap": pooling.tap,
@@ -26,6 +29,8 @@ FUNCTIONS = {
     "tsp": pooling.tsp,
     "tstp": pooling.tstp,
     "tstp4": pooling.tstp,
+    "tsdp4": pooling.tsdp,
+    "ws_tstp": partial(pooling.tstp, epsilon=1e-7),
     "cam_stats": pooling.stats,
 }
 FRAMES = {"asp_global_lengths": torch.tensor([33, 17, 20])}
@@ -33,9 +38,9 @@ FRAMES = {"asp_global_lengths": torch.tensor([33, 17, 20])}
 
 @pytest.fixture(scope="module")
 def fixture() -> dict[str, Tensor]:
-    if not (path := PARITY / "poolings.safetensors").exists():
-        pytest.skip(f"no reference values at {path}")
-    return pytest.importorskip("safetensors.torch").load_file(path)
+    with np.load(FILE.with_name("excerpts.npz")) as file:
+        found = {key: torch.from_numpy(file[key]) for key in file if key.startswith("poolings/")}
+    return {key.removeprefix("poolings/"): value for key, value in found.items()}
 
 
 def _mask(frames_B: Tensor, width: int) -> Tensor:
@@ -61,6 +66,9 @@ def test_equals_the_reference(fixture: dict[str, Tensor], name: str) -> None:
 POOLS: dict[str, Callable[..., Tensor]] = {
     "asp": pooling.ASP(6, 4).eval(),
     "sap": pooling.SAP(6, 4),
+    "astp": pooling.ASTP(6, 4),
+    "astp_global": pooling.ASTP(6, 4, context=True),
+    "tsdp": pooling.tsdp,
     "tap": pooling.tap,
     "tsp": pooling.tsp,
     "tstp": pooling.tstp,
@@ -86,6 +94,12 @@ def test_silent_channels_have_finite_gradients(name: str, frames: Tensor | None)
     POOLS[name](x, None if frames is None else _mask(frames, 9)).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["tap", "tsp", "tstp", "tsdp", "astp"])
+def test_an_image_is_flattened_channel_major(name: str) -> None:
+    x_BCFT, pad = torch.randn(2, 3, 2, 9), _mask(torch.tensor([9, 5]), 9)
+    torch.testing.assert_close(POOLS[name](x_BCFT, pad[:, None]), POOLS[name](x_BCFT.flatten(1, 2), pad))
 
 
 def test_statistics_of_low_precision_are_wide() -> None:

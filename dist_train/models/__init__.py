@@ -49,7 +49,6 @@ Model = (
 
 ARCHITECTURES: dict[str, Callable[..., Model]] = {
     "ecapa": Ecapa,
-    "ecapa_wespeaker": EcapaWeSpeaker,
     "campplus": CamPlus,
     "eres2net": ERes2Net,
     "eres2netv2": ERes2NetV2,
@@ -57,6 +56,7 @@ ARCHITECTURES: dict[str, Callable[..., Model]] = {
     "res2net": Res2Net,
     "tdnn": Tdnn,
     "xvector": Xvector,
+    "ecapa_wespeaker": EcapaWeSpeaker,
     "cnn6": cnn6,
     "cnn10": cnn10,
     "cnn14": cnn14,

@@ -50,7 +50,6 @@ class Model(Section):
 
     name: Literal[
         "ecapa",
-        "ecapa_wespeaker",
         "campplus",
         "eres2net",
         "eres2netv2",
@@ -58,6 +57,7 @@ class Model(Section):
         "res2net",
         "tdnn",
         "xvector",
+        "ecapa_wespeaker",
         "cnn6",
         "cnn10",
         "cnn14",
