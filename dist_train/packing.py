@@ -69,8 +69,8 @@ class Options:
         """The options that shape the shards' bytes beyond what the packing list holds."""
         names = ("sample_rate", "channels", "codec", "shard_mb", "min_seconds")
         cut = self.trimming()
-        chosen = {name: getattr(self, name) for name in names}
-        return chosen if cut is None else chosen | {"trim": cut.kind, "trim_limit": cut.limit}
+        trimming = {"trim": cut and cut.kind, "trim_limit": cut and cut.limit}
+        return {name: getattr(self, name) for name in names} | trimming
 
 
 @dataclass
