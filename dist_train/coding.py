@@ -48,7 +48,8 @@ def encode(
 ) -> Coded:
     """One member.
 
-    Resampling is soxr's VHQ; one channel is the mean of all, more are the first ones; int16 by rounding and clipping.
+    Resampling is soxr's VHQ; one channel is the mean of all, more are the first ones, from the
+    first on again where there are fewer; int16 by rounding and clipping.
     `shortest` (seconds) raises TooShort; everything that cannot be read, is empty or not finite raises Unreadable.
     """
     if codec == "original":
@@ -119,9 +120,7 @@ def _finite(blocks: Iterator[Block]) -> Iterator[Block]:
 def _mix(block: Block, channels: int) -> Block:
     if channels == 1:
         return np.asarray(block.mean(axis=1, keepdims=True), np.float32)
-    if block.shape[1] < channels:
-        raise Unreadable(f"has {block.shape[1]} channels, {channels} are wanted")
-    return block[:, :channels]
+    return block[:, [channel % block.shape[1] for channel in range(channels)]]
 
 
 def _resample(blocks: Iterator[Block], source: int, target: int, channels: int) -> Iterator[Block]:

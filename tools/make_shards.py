@@ -91,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     packing.add_argument("dest", type=Path, metavar="DEST", help="folder for the shards")
     packing.add_argument("--layout", default="auto", help="how SOURCE is laid out (default: auto)")
     packing.add_argument("--sample-rate", type=int, default=16000, metavar="HZ", help="(default: 16000)")
-    packing.add_argument("--channels", type=int, default=1, metavar="N", help="1: mean of all; N: first N (default: 1)")
+    packing.add_argument(
+        "--channels", type=int, default=1, metavar="N", help="1: mean of all; N: first N, mono repeated (default: 1)"
+    )
     packing.add_argument("--codec", default="pcm16", help="pcm16, mulaw, flac, or original: bytes as they are")
     packing.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard (default: 256)")
     packing.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
