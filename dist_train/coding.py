@@ -48,9 +48,9 @@ def encode(
 ) -> Coded:
     """One member.
 
-    Resampling is soxr's VHQ; one channel is the mean of all, more are the first ones, from the
-    first on again where there are fewer; int16 by rounding and clipping.
-    `shortest` (seconds) raises TooShort; everything that cannot be read, is empty or not finite raises Unreadable.
+    Resampling is soxr's VHQ; one channel is the mean of all, more are the first ones, from the first on again where
+    there are fewer; int16 by rounding and clipping. `shortest` (seconds) raises TooShort; everything that cannot be
+    read, is empty or not finite raises Unreadable.
     """
     if codec == "original":
         seconds = _check(path, shortest)
@@ -87,13 +87,13 @@ def _parts(path: Path, start: float | None, end: float | None, trim: Trim) -> tu
     else:
         mono = (_mix(block, 1) for block in counted())
         parts = speech(_resample(mono, rate, VAD_RATE, 1), rate, trim.limit)
-    return [(first, min(end, length)) for first, end in parts if first < length], length
+    return [(first, min(last, length)) for first, last in parts if first < length], length
 
 
 def _told(coded: Coded, parts: list[Part], length: int, rate: int, start: float) -> Coded:
     """With what was cut away."""
-    kept = tuple((round(start + first / rate, 6), round(start + end / rate, 6)) for first, end in parts)
-    left = sum(end - first for first, end in parts) or length
+    kept = tuple((round(start + first / rate, 6), round(start + last / rate, 6)) for first, last in parts)
+    left = sum(last - first for first, last in parts) or length
     return replace(coded, kept=kept, trimmed=round((length - left) / rate, 6))
 
 

@@ -9,6 +9,7 @@ A level is the mean square over the frame's samples and channels.
 
 import importlib.util
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -84,13 +85,12 @@ def speech(blocks: Iterable[Block], rate: int, limit: float) -> list[Part]:
     Silero's own rules make stretches of its probabilities: one begins over `limit` and ends .15 under it for 100 ms;
     those under 250 ms are dropped; each is widened by 30 ms. All of the 16 kHz waveform is held in memory.
     """
-    import torch
-
-    model, stretches = _silero()
-    wave_T = torch.from_numpy(np.concatenate([np.zeros((0, 1), np.float32), *blocks])[:, 0])
+    wave_T = np.concatenate([np.zeros((0, 1), np.float32), *blocks])[:, 0]
     if not len(wave_T):
         return []
-    found = stretches(wave_T, model, threshold=limit, sampling_rate=VAD_RATE)
+    with _one_thread() as torch:  # the same sums on any machine and in any process; importing silero_vad sets it, too
+        model, stretches = _silero()
+        found = stretches(torch.from_numpy(wave_T), model, threshold=limit, sampling_rate=VAD_RATE)
     return [(_at(part["start"], rate), _at(part["end"], rate)) for part in found]
 
 
@@ -99,15 +99,24 @@ def _at(sample: int, rate: int) -> int:
     return (2 * sample * rate + VAD_RATE) // (2 * VAD_RATE)
 
 
+@contextmanager
+def _one_thread() -> Iterator[Any]:
+    """torch, on one thread."""
+    import torch  # seconds, that processes which only encode do without
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield torch
+    finally:
+        torch.set_num_threads(threads)
+
+
 @lru_cache(maxsize=1)
 def _silero() -> tuple[Any, Any]:
     """The network, from the package's own file, and what makes stretches of its probabilities."""
-    import torch
-
-    threads = torch.get_num_threads()
     import silero_vad
 
-    torch.set_num_threads(threads)  # its import sets one
     return silero_vad.load_silero_vad(), silero_vad.get_speech_timestamps
 
 

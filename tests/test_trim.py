@@ -216,8 +216,10 @@ def test_stretches_of_speech_are_joined(tmp_path: Path, rate: int, channels: int
     put(tmp_path / "in/x/1.wav", np.repeat(wave, channels, 1), rate)
     put(tmp_path / "in/y/noise.wav", noise(1.5, 0.02, rate), rate)
     threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
     report, found = packed(tmp_path / "in", tmp_path / "out", trim="vad")
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
     clip, hiss = found["x/1.wav@0"], found["y/noise.wav@0"]
     second = 3 + len(one) / rate
     bounds = [(1, 1 + len(one) / rate), (second, second + len(two) / rate)]
@@ -226,6 +228,13 @@ def test_stretches_of_speech_are_joined(tmp_path: Path, rate: int, channels: int
     assert len(clip["wave"]) == pytest.approx(left * RATE, abs=4)
     assert clip["trimmed"] == pytest.approx(len(wave) / rate - left, abs=1e-4)
     assert "kept" not in hiss and len(hiss["wave"]) == 1.5 * RATE and report.untrimmed == ["y/noise.wav"]
+
+
+@needs_vad
+def test_what_came_before_does_not_matter() -> None:
+    one, two = (np.concatenate([zeros(0.3, 16000), speech(5, 16000, seed), zeros(0.3, 16000)]) for seed in (4, 5))
+    alone = trim.speech([two], 16000, 0.5)
+    assert alone and trim.speech([one], 16000, 0.5) != alone == trim.speech([two[:7000], two[7000:]], 16000, 0.5)
 
 
 @needs_vad
