@@ -12,7 +12,7 @@ from pathlib import Path
 from dist_train import samples
 from dist_train.recordings import SUFFIXES
 from dist_train.samples import Sample, Source, below, label
-from dist_train.tables import columns, no_column, rows
+from dist_train.tables import Pick, filtered, needs, no_columns, no_group
 
 ESC_NAME = re.compile(r"(\d)-(\d+)-([A-Z])(?:-\d+)?")
 ESC_FOLDER = re.compile(r"\d{3} ?- ?(.+)")
@@ -30,11 +30,12 @@ def is_esc(root: Path) -> bool:
     return bool(folders) and all(ESC_FOLDER.fullmatch(folder.name) for folder in folders)
 
 
-def esc(root: Path, group: str | None) -> Source:
+def esc(root: Path, pick: Pick) -> Source:
     """ESC-50 or ESC-10; the group is the recording that clips were cut from."""
-    no_column(group, "esc")
+    no_group(pick, "esc")
     if (root / ESC_TABLE).is_file():
-        return Source("esc", _esc50(root))
+        return Source("esc", _esc50(root, pick))
+    no_columns(pick, "esc")
     found = []
     for folder in _folders(root):
         match = ESC_FOLDER.fullmatch(folder.name)
@@ -49,9 +50,9 @@ def esc(root: Path, group: str | None) -> Source:
     return Source("esc", found)
 
 
-def _esc50(root: Path) -> list[Sample]:
+def _esc50(root: Path, pick: Pick) -> list[Sample]:
     table = root / ESC_TABLE
-    _needs(table, ("filename", "category"))
+    needs(table, ("filename", "category"))
     return [
         _esc_sample(
             root,
@@ -59,7 +60,7 @@ def _esc50(root: Path) -> list[Sample]:
             label(row["category"].replace("_", " "), where),
             where,
         )
-        for where, row in rows(table)
+        for where, row in filtered(table, pick)
     ]
 
 
@@ -75,15 +76,15 @@ def is_urbansound8k(root: Path) -> bool:
     return (root / URBAN_TABLE).is_file()
 
 
-def urbansound8k(root: Path, group: str | None) -> Source:
+def urbansound8k(root: Path, pick: Pick) -> Source:
     """UrbanSound8K; the group is the Freesound recording (fsID) that clips were cut from."""
-    no_column(group, "urbansound8k")
+    no_group(pick, "urbansound8k")
     table = root / URBAN_TABLE
     if not table.is_file():
         raise ValueError(f"{root}: holds no {URBAN_TABLE}")
-    _needs(table, ("slice_file_name", "fsID", "fold", "class"))
+    needs(table, ("slice_file_name", "fsID", "fold", "class"))
     found = []
-    for where, row in rows(table):
+    for where, row in filtered(table, pick):
         clip = samples.existing(root / "audio" / f"fold{row['fold'].strip()}", row["slice_file_name"], where)
         name = label(row["class"].replace("_", " "), where)
         fold = samples.fold(row["fold"], where)
@@ -96,9 +97,9 @@ def is_speechcommands(root: Path) -> bool:
     return root.is_dir() and all((root / name).is_file() for name in SPEECH_LISTS)
 
 
-def speechcommands(root: Path, group: str | None) -> Source:
+def speechcommands(root: Path, pick: Pick) -> Source:
     """Speech Commands v1 or v2: the group is the speaker; what no list names is for training."""
-    no_column(group, "speechcommands")
+    no_columns(pick, "speechcommands")
     if not is_speechcommands(root):
         raise ValueError(f"{root}: holds no {' and '.join(SPEECH_LISTS)}")
     split = {}
@@ -128,8 +129,3 @@ def _folders(root: Path) -> list[Path]:
 
 def _recordings(folder: Path) -> list[Path]:
     return [clip for clip in sorted(folder.iterdir()) if clip.suffix.lower() in SUFFIXES and clip.name[0] != "."]
-
-
-def _needs(table: Path, names: tuple[str, ...]) -> None:
-    if missing := [name for name in names if name not in columns(table)]:
-        raise ValueError(f"{table} line 1: no column {', '.join(missing)}; is it the published table?")

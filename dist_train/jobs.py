@@ -20,6 +20,7 @@ from typing import TypeVar
 from dist_train import recordings
 from dist_train.coding import TooShort, encode
 from dist_train.recordings import Header, Unreadable
+from dist_train.trim import Trim
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -33,15 +34,19 @@ class Coding:
     rate: int
     channels: int
     shortest: float
+    trim: Trim | None = None
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One clip's bytes, extension and seconds; without bytes, `reason` says why it is left out."""
+    """One clip's bytes, extension and seconds, and what trimming left of it (`coding.Coded`); without bytes, `reason`
+    says why it is left out."""
 
     data: bytes | None
     suffix: str = ""
     seconds: float = 0.0
+    kept: tuple[tuple[float, float], ...] = ()
+    trimmed: float | None = None
     reason: str = ""
     short: bool = False
 
@@ -77,8 +82,8 @@ def encode_all(cuts: list[Cut], coding: Coding) -> list[Encoded]:
     found = []
     for path, start, end in cuts:
         try:
-            data = encode(path, coding.codec, coding.rate, coding.channels, start, end, coding.shortest)
-            found.append(Encoded(*data))
+            coded = encode(path, coding.codec, coding.rate, coding.channels, start, end, coding.shortest, coding.trim)
+            found.append(Encoded(coded.data, coded.suffix, coded.seconds, coded.kept, coded.trimmed))
         except Unreadable as error:
             found.append(Encoded(None, reason=str(error)))
         except OSError as error:

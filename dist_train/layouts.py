@@ -3,7 +3,10 @@
 folder         one folder a class, searched to any depth; `train/`, `valid/`, `test/` or `fold1/`, `fold2/`, ... above
                the class folders become splits or folds
 csv, list      a table (tables.py)
+kaldi          a data directory with wav.scp (datadir.py)
 esc, urbansound8k, speechcommands      known data sets as they come (corpora.py)
+fsdkaggle2018, fsd50k                  the same (freesound.py)
+voxceleb, voxlingua107                 the same (speech.py)
 auto           the first of these that fits; its name goes out in the Source
 """
 
@@ -14,15 +17,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from dist_train import corpora, tables
+from dist_train import corpora, datadir, freesound, speech, tables
 from dist_train.recordings import SUFFIXES
 from dist_train.samples import SPLITS, Sample, Source, below, distinct, label
+from dist_train.tables import Pick
 
 IGNORED = ("__MACOSX", "@eaDir")
 
 
-def _folder(root: Path, group: str | None) -> Source:
-    tables.no_column(group, "folder")
+def _folder(root: Path, pick: Pick) -> Source:
+    tables.no_columns(pick, "folder")
     if not root.is_dir():
         raise ValueError(f"{root}: the folder layout needs a folder, one folder a class inside")
     parts, folders = {}, _folders(root)
@@ -94,18 +98,30 @@ LAYOUTS = {
     "urbansound8k": (corpora.is_urbansound8k, corpora.urbansound8k),
     "esc": (corpora.is_esc, corpora.esc),
     "speechcommands": (corpora.is_speechcommands, corpora.speechcommands),
+    "fsdkaggle2018": (freesound.is_fsdkaggle2018, freesound.fsdkaggle2018),
+    "fsd50k": (freesound.is_fsd50k, freesound.fsd50k),
+    "kaldi": (datadir.is_kaldi, datadir.kaldi),
+    "voxceleb": (speech.is_voxceleb, speech.voxceleb),
+    "voxlingua107": (speech.is_voxlingua107, speech.voxlingua107),
     "list": (tables.is_list, tables.read_list),
     "csv": (tables.is_csv, tables.read_csv),
     "folder": (Path.is_dir, _folder),
 }
-"""Layout -> whether a source looks so, and its reader (root, group column) -> Source; in auto's order."""
+"""Layout -> whether a source looks so, and its reader (root, Pick) -> Source; in auto's order."""
 
 
-def read(root: Path, layout: str = "auto", group: str | None = None, group_regex: str | None = None) -> Source:
+def read(
+    root: Path,
+    layout: str = "auto",
+    group: str | None = None,
+    group_regex: str | None = None,
+    where: tuple[str, ...] = (),
+) -> Source:
     """The samples of a source, sorted by their path below it.
 
     group: the table's column to take as group. group_regex: searched in each path below the source; its first bracket
-    (or, without brackets, all that matches) is the group. ValueError for everything wrong, naming row or file.
+    (or, without brackets, all that matches) is the group. where: COLUMN=VALUE conditions that a table's rows must meet.
+    ValueError for everything wrong, naming row or file.
     """
     if not root.exists():
         raise ValueError(f"{root}: there is no such file or folder")
@@ -113,7 +129,7 @@ def read(root: Path, layout: str = "auto", group: str | None = None, group_regex
         layout = next((name for name, (fits, _) in LAYOUTS.items() if fits(root)), "")
         if not layout:
             raise ValueError(f"{root}: no layout fits; name one with --layout ({', '.join(LAYOUTS)})")
-    source = LAYOUTS[layout][1](root, group)
+    source = LAYOUTS[layout][1](root, Pick(group, where))
     if group_regex is not None:
         source = _grouped(source, group_regex)
     distinct(source.samples)

@@ -32,12 +32,15 @@ SPARE = 1 << 20  # bytes that a disk should have left
 
 @dataclass
 class Loaded:
-    """What went into a shard. left_out and short: places in the shard's items; seconds: of what is in."""
+    """What went into a shard. left_out, short and untrimmed (nothing to keep was found in it): places in the shard's
+    items; seconds: of what is in; trimmed: seconds that were cut away."""
 
     bytes: int = 0
     seconds: float = 0.0
     left_out: dict[int, str] = field(default_factory=dict)
     short: list[int] = field(default_factory=list)
+    untrimmed: list[int] = field(default_factory=list)
+    trimmed: float = 0.0
     kept: bool = False
 
 
@@ -143,7 +146,8 @@ def _finished(dest: Path, number: int) -> Loaded | None:
     if fields["bytes"] != (tar.stat().st_size if tar.is_file() else 0):
         return None
     left_out = {int(place): reason for place, reason in fields["left_out"].items()}
-    return Loaded(fields["bytes"], fields["seconds"], left_out, fields["short"], kept=True)
+    trimming = {"untrimmed": fields.get("untrimmed", []), "trimmed": fields.get("trimmed", 0.0)}
+    return Loaded(fields["bytes"], fields["seconds"], left_out, fields["short"], **trimming, kept=True)
 
 
 def _write(dest: Path, number: int, clips: Iterator[tuple[Item, Encoded]], progress: Callable[[int], None]) -> Loaded:
@@ -173,8 +177,11 @@ def _write_part(part: Path, clips: Iterator[tuple[Item, Encoded]], progress: Cal
         with TarWriter(file, user="dist_train", group="dist_train", mode=0o444, mtime=0, encoder=False) as tar:
             for place, (item, clip) in enumerate(clips):
                 if clip.data is not None:
-                    tar.write({"__key__": item.key, clip.suffix: clip.data, "json": item.record()})
+                    record = item.record(clip.kept, clip.trimmed)
+                    tar.write({"__key__": item.key, clip.suffix: clip.data, "json": record})
                     loaded.seconds += clip.seconds
+                    loaded.trimmed += clip.trimmed or 0.0
+                    loaded.untrimmed += [] if clip.trimmed is None or clip.kept else [place]
                 elif clip.short:
                     loaded.short.append(place)
                 else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dist_train import classes, folds, jobs, layouts, loading, packlist, shards
+from dist_train import classes, folds, jobs, layouts, loading, packlist, shards, trim
 from dist_train.coding import CODECS
 from dist_train.jobs import Coding
 from dist_train.loading import Loaded
@@ -24,6 +24,7 @@ from dist_train.recordings import Header
 from dist_train.row import CLASSES
 from dist_train.samples import Sample
 from dist_train.scan import AUDIO_SUFFIXES
+from dist_train.trim import Trim
 
 FOLDS = 5
 MAX_UNREADABLE = 0.01
@@ -52,19 +53,31 @@ class Options:
     folds: int | None = None
     group: str | None = None
     group_regex: str | None = None
+    where: tuple[str, ...] = ()
     classes: Path | None = None
     min_seconds: float = 0.0
+    trim: str | None = None
+    trim_limit: float | None = None
+
+    def trimming(self) -> Trim | None:
+        """What is cut away, with the usual limit where none is given."""
+        if self.trim is None:
+            return None
+        return Trim(self.trim, trim.USUAL[self.trim] if self.trim_limit is None else self.trim_limit)
 
     def coding(self) -> dict[str, Any]:
         """The options that shape the shards' bytes beyond what the packing list holds."""
         names = ("sample_rate", "channels", "codec", "shard_mb", "min_seconds")
-        return {name: getattr(self, name) for name in names}
+        cut = self.trimming()
+        trimming = {"trim": cut and cut.kind, "trim_limit": cut and cut.limit}
+        return {name: getattr(self, name) for name in names} | trimming
 
 
 @dataclass
 class Report:
-    """What was packed. unreadable: (clip, reason); short: clips under min_seconds; kept: shards that were there before;
-    indexed: False if too many recordings were unreadable."""
+    """What was packed. unreadable: (clip, reason); short: clips under min_seconds; untrimmed: clips kept whole, for
+    trimming found nothing to keep in them; trimmed: seconds cut away; kept: shards that were there before; indexed:
+    False if too many recordings were unreadable."""
 
     dest: Path
     layout: str
@@ -78,6 +91,8 @@ class Report:
     bytes: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     short: list[tuple[str, str]] = field(default_factory=list)
+    untrimmed: list[str] = field(default_factory=list)
+    trimmed: float = 0.0
     elapsed: float = 0.0
     indexed: bool = False
 
@@ -98,9 +113,11 @@ def pack(
     source, dest = Path(source), Path(dest)
     _check(options, source, dest)
     workers = options.workers or _cores()
-    found = layouts.read(source, options.layout, options.group, options.group_regex)
+    found = layouts.read(source, options.layout, options.group, options.group_regex, tuple(options.where))
     names = classes.read(options.classes) if options.classes else None
     samples, ordered, notes = classes.choose(found.samples, names)
+    if names is None and found.classes is not None:
+        ordered = found.classes
     for line in (f"{source}: read as layout {found.layout}", *found.notes, *notes):
         say(line)
     report = Report(dest, found.layout, classes=dict.fromkeys(ordered, 0))
@@ -110,7 +127,7 @@ def pack(
         clips, options.codec, options.sample_rate, options.channels, int(options.shard_mb * (1 << 20))
     )
     with loading.claimed(dest, wanted, options.coding() | {"classes": list(ordered)}):
-        coding = Coding(options.codec, options.sample_rate, options.channels, options.min_seconds)
+        coding = Coding(options.codec, options.sample_rate, options.channels, options.min_seconds, options.trimming())
         loaded = loading.load(dest, wanted, coding, workers, lambda done, total: progress("packing", done, total))
         _count(report, wanted, loaded)
         _finish(report, workers, progress)
@@ -138,6 +155,7 @@ def _check(options: Options, source: Path, dest: Path) -> None:
         raise ValueError(f"--folds {options.folds}: is neither 0 (none) nor from 2 to 1000")
     if not 0 <= options.min_seconds < float("inf"):
         raise ValueError(f"--min-seconds {options.min_seconds}: is not 0 or more")
+    trim.check(options.trim, options.trim_limit, options.codec)
     if source.is_dir() and dest.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{dest}: lies inside the source {source}; name a folder elsewhere")
     loading.foreign(dest)
@@ -230,6 +248,8 @@ def _count(report: Report, wanted: Packlist, loaded: list[Loaded]) -> None:
         report.kept += shard.kept
         report.bytes += shard.bytes
         report.seconds += shard.seconds
+        report.trimmed += shard.trimmed
+        report.untrimmed += [items[place].sample.name for place in shard.untrimmed]
         report.unreadable += [(items[place].sample.name, reason) for place, reason in shard.left_out.items()]
         report.short += [(items[place].sample.name, "too short once decoded") for place in shard.short]
         without = {*shard.left_out, *shard.short}

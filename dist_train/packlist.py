@@ -31,13 +31,18 @@ class Item:
     sample: Sample
     size: int
 
-    def record(self) -> bytes:
-        """The JSON member: what is known of the clip, each field only if there is something."""
+    def record(self, kept: tuple[tuple[float, float], ...] = (), trimmed: float | None = None) -> bytes:
+        """The JSON member: what is known of the clip, each field only if there is something.
+
+        kept: the parts that trimming left, in seconds of the recording; trimmed: the seconds that it cut away.
+        """
         sample = self.sample
         fields: dict[str, Any] = {"label": sample.labels[0]} if len(sample.labels) == 1 else {"labels": sample.labels}
         for name in ("fold", "split", "group", "source", "start", "end"):
             if (value := getattr(sample, name)) is not None:
                 fields[name] = value
+        if trimmed is not None:
+            fields |= {"trimmed": trimmed} | ({"kept": kept} if kept else {})
         return json.dumps(fields, ensure_ascii=False).encode()
 
 

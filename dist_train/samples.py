@@ -51,11 +51,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Source:
-    """What a layout found: its name, the samples, and what was left out or assumed, a line each."""
+    """What a layout found: its name, the samples, what was left out or assumed, a line each, and the classes in order
+    where the data set fixes it."""
 
     layout: str
     samples: list[Sample]
     notes: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] | None = None
 
 
 def nfc(text: str) -> str:

@@ -11,6 +11,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from dist_train import samples
@@ -22,10 +23,57 @@ NAMES = ("label_list.txt", "labels.txt", "classes.txt")
 LISTS = (".txt", ".tsv", ".lst", ".list", ".scp")
 
 
-def no_column(group: str | None, layout: str) -> None:
-    """ValueError where a group column is asked of a layout without columns."""
-    if group is not None:
-        raise ValueError(f"--group {group}: the {layout} layout has no columns to choose from; use --group-regex")
+@dataclass(frozen=True)
+class Pick:
+    """What is asked of a table. group: the column to take as group; where: COLUMN=VALUE conditions on its rows."""
+
+    group: str | None = None
+    where: tuple[str, ...] = ()
+
+    def columns(self) -> list[str]:
+        """The columns of the conditions."""
+        return [name for name, _ in self.conditions()]
+
+    def conditions(self) -> list[tuple[str, str]]:
+        """(column, value) pairs; ValueError for a text that is none."""
+        pairs = [text.partition("=") for text in self.where]
+        if bad := [text for text, (name, equals, _) in zip(self.where, pairs, strict=True) if not (name and equals)]:
+            raise ValueError(f"--where {bad[0]}: is not COLUMN=VALUE")
+        return [(name.strip(), value.strip()) for name, _, value in pairs]
+
+
+def no_group(pick: Pick, layout: str) -> None:
+    """ValueError where a group column is asked of a layout that has its own groups."""
+    if pick.group is not None:
+        raise ValueError(f"--group {pick.group}: the {layout} layout has no columns to choose from; use --group-regex")
+
+
+def no_columns(pick: Pick, layout: str) -> None:
+    """ValueError where a column is asked of a layout without any."""
+    no_group(pick, layout)
+    if pick.where:
+        raise ValueError(f"--where {pick.where[0]}: the {layout} layout has no columns to choose rows by")
+
+
+def needs(table: Path, names: tuple[str, ...]) -> None:
+    """ValueError where a published table lacks its columns."""
+    if missing := [name for name in names if name not in columns(table)]:
+        raise ValueError(f"{table} line 1: no column {', '.join(missing)}; is it the published table?")
+
+
+def filtered(path: Path, pick: Pick) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows that meet all conditions; ValueError where a column is not there, or no row meets them."""
+    conditions = pick.conditions()
+    for name, _ in conditions:
+        if name not in (there := columns(path)):
+            raise ValueError(f"{path} line 1: no column {name} (--where); there are {', '.join(there)}")
+    left = 0
+    for where, row in rows(path):
+        if all(row[name].strip() == value for name, value in conditions):
+            left += 1
+            yield where, row
+    if conditions and not left:
+        raise ValueError(f"{path}: no row has {' and '.join(f'{name}={value}' for name, value in conditions)}")
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -69,23 +117,23 @@ def _candidates(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.csv")) if set(NEEDED) <= set(columns(path))]
 
 
-def read_csv(root: Path, group: str | None) -> Source:
-    """The csv layout; `group` names the column to take as group in place of `group`."""
+def read_csv(root: Path, pick: Pick) -> Source:
+    """The csv layout; `pick.group` names the column to take as group in place of `group`."""
     if root.is_dir():
         found = _candidates(root)
         if len(found) != 1:
             raise ValueError(f"{root}: holds {len(found)} CSVs with columns path and label, not one; name the file")
         root = found[0]
-    _check_header(root, group)
-    found_samples = [_sample(root, where, row, group or "group") for where, row in rows(root)]
+    _check_header(root, pick)
+    found_samples = [_sample(root, where, row, pick.group or "group") for where, row in filtered(root, pick)]
     if not found_samples:
         raise ValueError(f"{root}: has no rows")
     return Source("csv", found_samples)
 
 
-def _check_header(path: Path, group: str | None) -> None:
-    names = columns(path)
-    known = (*NEEDED, *OPTIONAL, *([group] if group else []))
+def _check_header(path: Path, pick: Pick) -> None:
+    names, group = columns(path), pick.group
+    known = (*NEEDED, *OPTIONAL, *([group] if group else []), *pick.columns())
     if missing := [name for name in NEEDED if name not in names]:
         raise ValueError(
             f"{path} line 1: no column {' and '.join(missing)}; the header is path,label[,{'][,'.join(OPTIONAL)}]"
@@ -133,9 +181,9 @@ def _split_lists(folder: Path) -> list[Path]:
     ]
 
 
-def read_list(root: Path, group: str | None) -> Source:
+def read_list(root: Path, pick: Pick) -> Source:
     """The list layout."""
-    no_column(group, "list")
+    no_columns(pick, "list")
     tables = _split_lists(root) if root.is_dir() else [root]
     if not tables:
         raise ValueError(f"{root}: holds no train_list.txt, test_list.txt or the like; name the list file")

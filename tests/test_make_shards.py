@@ -207,3 +207,19 @@ def test_esc10_in_full(run: Run, tmp_path: Path) -> None:
     labels = [json.loads(sample["json"])["label"] for sample in read]
     assert labels == [one.classes[label] for label in one.rows["label"]]
     assert np.bincount(one.rows["fold"]).tolist() == [0, 80, 80, 80, 80, 80]
+
+
+def test_trimming_and_conditions_are_told(run: Run, source: Path, tmp_path: Path) -> None:
+    quiet = np.concatenate([np.zeros(4000), soundfile.read(source / "no/0.wav")[0]])
+    soundfile.write(source / "no/0.wav", quiet, RATE)
+    soundfile.write(source / "no/2.wav", np.zeros(4000), RATE)
+    table = source / "table.csv"
+    rows = [f"no/{number}.wav,no,{number // 4}" for number in (0, 2, 4)]
+    table.write_text("\n".join(["path,label,part", *rows]))
+    chosen = ("--where", "part=0", "--trim", "silence", "--trim-limit", "30", "--folds", "0")
+    done = run("pack", table, tmp_path / "out", *chosen)
+    assert done.returncode == 0, done.stderr
+    assert "trimmed: 0.5 s; nothing was found in 1 clips, kept whole: no/2.wav" in done.stdout
+    assert "classes: no 2" in done.stdout
+    again = run("pack", table, tmp_path / "out", *chosen[:4], "--folds", "0")
+    assert again.returncode == 2 and "trim_limit was 30.0, is 40.0" in again.stderr

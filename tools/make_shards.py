@@ -29,7 +29,13 @@ layouts of SOURCE (auto recognises them and says which):
   list            lines of path<TAB>label; class numbers are named by a label_list.txt beside it;
                   a folder with train_list.txt, test_list.txt, ... gives the splits too
   esc             ESC-10, ESC-50          urbansound8k    UrbanSound8K
-  speechcommands  Speech Commands
+  speechcommands  Speech Commands         fsdkaggle2018   FSDKaggle2018        fsd50k        FSD50K
+  voxceleb        VoxCeleb1, VoxCeleb2    voxlingua107    VoxLingua107
+  kaldi           wav.scp with utt2lang or utt2spk, perhaps segments; or train/ dev/ test/ that are such
+
+--trim silence cuts what lies before the first and after the last 20 ms that are within --trim-limit dB (default: 40) of
+the clip's loudest; --trim vad keeps what Silero VAD takes for speech with --trim-limit (default: .5), stretch after
+stretch. A clip in which nothing is found is kept whole and named at the end.
 
 a --classes file has one class a line, in the order of class numbers; what it does not name is dropped:
   dog bark
@@ -85,15 +91,22 @@ def parser() -> argparse.ArgumentParser:
     packing.add_argument("dest", type=Path, metavar="DEST", help="folder for the shards")
     packing.add_argument("--layout", default="auto", help="how SOURCE is laid out (default: auto)")
     packing.add_argument("--sample-rate", type=int, default=16000, metavar="HZ", help="(default: 16000)")
-    packing.add_argument("--channels", type=int, default=1, metavar="N", help="1: mean of all; N: first N (default: 1)")
+    packing.add_argument(
+        "--channels", type=int, default=1, metavar="N", help="1: mean of all; N: first N, mono repeated (default: 1)"
+    )
     packing.add_argument("--codec", default="pcm16", help="pcm16, mulaw, flac, or original: bytes as they are")
     packing.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard (default: 256)")
     packing.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     packing.add_argument("--folds", type=int, metavar="K", help="make K folds (default: 5 if SOURCE has none); 0: none")
     packing.add_argument("--group", metavar="COLUMN", help="the CSV's column to take as group (speaker, recording)")
     packing.add_argument("--group-regex", metavar="RE", help="the group, found in each path: (...) or the whole match")
+    packing.add_argument(
+        "--where", metavar="COLUMN=VALUE", action="append", default=[], help="only such rows of a table"
+    )
     packing.add_argument("--classes", type=Path, metavar="FILE", help="order, choice and names of classes (see below)")
     packing.add_argument("--min-seconds", type=float, default=0, metavar="S", help="leave out shorter clips")
+    packing.add_argument("--trim", metavar="KIND", help="cut silence at both ends, or vad: all but speech (see below)")
+    packing.add_argument("--trim-limit", type=float, metavar="N", help="silence: dB; vad: probability of speech")
     indexing = command("index", "index WebDataset tars made by anyone", INDEX)
     checking = command("check", "hold every tar against its index and checksum", CHECK)
     for form in (indexing, checking):
@@ -127,6 +140,10 @@ def summary(report: "Report") -> Iterator[str]:
             yield f"left out: {name}: {reason}"
         if len(left_out) > 10:
             yield f"left out: {len(left_out)} clips are {label}; all are listed in {report.dest / 'left_out.tsv'}"
+    if report.trimmed or report.untrimmed:
+        named = f"; nothing was found in {len(report.untrimmed)} clips, kept whole" if report.untrimmed else ""
+        first = f": {', '.join(sorted(report.untrimmed)[:10])}" if report.untrimmed else ""
+        yield f"trimmed: {report.trimmed:.1f} s{named}{first}"
     yield "classes: " + ", ".join(f"{name} {count}" for name, count in report.classes.items())
     for title, counts in (("folds", report.folds), ("splits", report.splits)):
         if counts:
