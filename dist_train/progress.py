@@ -33,12 +33,23 @@ class Progress:
     bad: list[int] = field(default_factory=list)
     best_value: float | None = None
     best_step: int | None = None
+    waited: int = 0  # evaluations since the best one or the last reduction (optim.schedule=plateau)
+    reductions: int = 0  # of the learning rate, by plateaus
     version: int = VERSION
 
     @property
     def epoch(self) -> int:
         """Epochs that are complete."""
         return self.consumed // self.samples
+
+    def judged(self, value: float, patience: int | None) -> bool:
+        """Take note of a score on the validation set; whether it is the best so far. `patience`: of a plateau."""
+        self.waited += 1
+        if better := self.best_value is None or value > self.best_value:
+            self.best_value, self.best_step, self.waited = value, self.step, 0
+        elif self.waited == patience:
+            self.waited, self.reductions = 0, self.reductions + 1
+        return better
 
     def state(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -69,8 +80,8 @@ class Progress:
 def changes(before: dict[str, Any], now: Config) -> list[str]:
     """`key: old -> new` for each key of the configuration that differs and matters to the weights."""
     old, new = dict(configuration.flat(before)), dict(configuration.flat(configuration.plain(now)))
-    keys = [key for key in new if key not in _FREE and not key.startswith(_FREE_SECTIONS)]
-    return [f"{key}: {old.get(key)} -> {new[key]}" for key in keys if old.get(key) != new[key]]
+    keys = [key for key in {**new, **old} if key not in _FREE and not key.startswith(_FREE_SECTIONS)]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 
 
 def refuse(before: dict[str, Any], now: Config, where: str) -> None:
@@ -86,5 +97,7 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
 def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
     shape = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
-    if other := [text for text in changes(before, now) if text.startswith(shape)]:
+    begin = ("model.pretrained", "model.freeze_epochs")  # the same network, from elsewhere
+    differing = [text for text in changes(before, now) if text.startswith(shape)]
+    if other := [text for text in differing if not text.startswith(begin)]:
         raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); give another run.name")

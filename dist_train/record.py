@@ -196,8 +196,8 @@ class Record:
             return
         metric = parts.config.evaluation.metric
         value = parts.world.lead(lambda: self.found["valid"].values[metric])
-        if progress.best_value is None or value > progress.best_value:
-            progress.best_value, progress.best_step = value, progress.step
+        settings = parts.config.optim
+        if progress.judged(value, settings.patience if settings.schedule == "plateau" else None):
             self.save(hold=True)
             if self.checkpoints is not None:
                 self.checkpoints.mark_best(progress.step, value)
