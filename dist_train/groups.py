@@ -12,6 +12,7 @@ from torch import nn
 from dist_train.settings import Optim
 
 Group = dict[str, Any]
+_LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
 def groups(model: nn.Module, settings: Optim) -> list[Group]:
@@ -48,12 +49,12 @@ def rates(model: nn.Module, settings: Optim) -> dict[str, float]:
 def stages(model: nn.Module) -> list[list[str]]:
     """Names of the trained parameters of each stage before the head, from the input on.
 
-    A stage is a module that holds a kernel or a matrix; lists of modules count one by one, and a norm that stands
+    A stage is one of the model's `BLOCKS`, or a module between them that holds a kernel or a matrix; a norm that stands
     alone belongs to the stage before it. What lies in no module at all belongs to the first stage.
     """
     found: list[list[str]] = [[name for name, p in model.named_parameters(recurse=False) if p.requires_grad]]
     begun = False
-    for name, module in _units(model, ""):
+    for name, module in _units(model, getattr(model, "BLOCKS", ())):
         trained = [(f"{name}.{key}", p) for key, p in module.named_parameters() if p.requires_grad]
         if any(p.ndim > 1 for _, p in trained):
             if begun:
@@ -63,9 +64,11 @@ def stages(model: nn.Module) -> list[list[str]]:
     return [names for names in found if names]
 
 
-def _units(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+def _units(module: nn.Module, kinds: tuple[type[nn.Module], ...], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The network's blocks and what lies between them, in order; without the head."""
     for name, child in module.named_children():
-        if type(child) in (nn.ModuleList, nn.ModuleDict, nn.Sequential):
-            yield from _units(child, f"{prefix}{name}.")
+        whole = isinstance(child, kinds) or not any(True for _ in child.children())
+        if not whole and (type(child) in _LISTS or any(isinstance(inner, kinds) for inner in child.modules())):
+            yield from _units(child, kinds, f"{prefix}{name}.")
         elif prefix or name != "head":
             yield f"{prefix}{name}", child

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from dist_train.settings import Optim
 from dist_train.settings.optim import BETAS
 
 FUSED = ("adamw", "adam", "sgd")  # these leave all as it is where `found_inf` says so; the others need `undo`
-_KINDS: dict[str, type[torch.optim.Optimizer]] = {
+_KINDS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     name.lower(): kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)
 }
 _CHOSEN = ("params", "fused", "foreach", "capturable", "differentiable", "maximize")  # not the user's to give
@@ -115,12 +115,12 @@ def learning_rate(consumed: int, total: int, epoch: int, settings: Optim, reduct
     if settings.schedule == "constant":
         return high
     if settings.schedule == "plateau":
-        return max(low, high * settings.step_factor**reductions)
+        return max(low, high * math.pow(settings.step_factor, reductions))
     if settings.schedule == "step":
         return max(low, high * settings.step_factor ** int((consumed - warmup) / (settings.step_epochs * epoch)))
     share = (consumed - warmup) / max(1.0, total - warmup)
     if settings.schedule == "exponential":
-        return high * (low / high) ** min(1.0, share)
+        return high * math.pow(low / high, min(1.0, share))
     return low + (high - low) * _cosine(share)
 
 

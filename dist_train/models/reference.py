@@ -20,6 +20,14 @@ _SEGMENT: Rules = (
 )
 _FRAMES: Rules = ((r"^td_layer(\d)\.", r"frames.\1.conv."), (r"^bn([1-4])\.", r"frames.\1.norm."))
 
+# WeSpeaker's ERes2Net: the blocks with fusions keep the first group's convolution apart
+_WESPEAKER: Rules = (
+    *((rf"^(layer[34]\.\d+)\.(conv|bn)s\.{group}\.", rf"\1.\2s.{group + 1}.") for group in range(6, -1, -1)),
+    (r"\.(conv|bn)2_1\.", r".\1s.0."),
+)
+VARIANTS: dict[str, tuple[str, Rules]] = {  # where a name holds this, these rules come first
+    "eres2net": (".conv2_1.", _WESPEAKER),
+}
 RULES: dict[str, Rules] = {
     # SpeechBrain's ECAPA wraps each layer twice (`conv.conv`, `norm.norm`)
     "ecapa": ((r"\.(conv|norm)(?=\.\w+$)", ""), (r"^output\.", "head.")),
@@ -50,9 +58,11 @@ def from_reference(name: str, state: Mapping[str, Value]) -> dict[str, Value]:
     Its classifier, if it has one, becomes `head`.
     """
     renamed: dict[str, Value] = {}
+    mark, variant = VARIANTS.get(name, ("", ()))
+    rules = (*variant, *RULES[name]) if any(mark in key for key in state) else RULES[name]
     for key, value in state.items():
         ours = key
-        for pattern, replacement in RULES[name]:
+        for pattern, replacement in rules:
             ours = re.sub(pattern, replacement, ours)
         renamed[ours] = value
     return renamed
