@@ -16,7 +16,7 @@ from dist_train.systems import TITLES, systems, trained_with, warning
 from dist_train.weights import Weights
 
 LEAST = 0.9  # share of the network's floats, its head aside
-_HEAD = ("head.weight", "head.bias")
+_HEADS = ("head", "fc_audioset", "projection")  # ours, PANNs' of AudioSet, WeSpeaker's cosines
 _ASIDE = ("projection.", "classifier.", "frontend.", "spectrogram_extractor.", "logmel_extractor.", "mean_var_norm")
 _SHOWN = 4
 
@@ -66,9 +66,9 @@ def begin(config: Config, model: nn.Module, classes: Sequence[str]) -> tuple[dic
     if config.model.pretrained_head == "keep":
         chosen = _head(found, state, ours, classes)
         report.head = "kept"
-    body = {name: value for name, value in ours.items() if name not in _HEAD}
+    body = {name: value for name, value in ours.items() if not name.startswith("head.")}
     for name, value in state.items():
-        if name.startswith(_ASIDE) or name in _HEAD:
+        if name.startswith(("head.", *_ASIDE)):
             report.left_out.append(name)
         elif name not in body:
             report.unexpected.append(name)
@@ -79,7 +79,7 @@ def begin(config: Config, model: nn.Module, classes: Sequence[str]) -> tuple[dic
             report.matched.append(name)
     absent = [name for name in body if name not in chosen and name not in report.reshaped]
     report.zeroed = [name for name in absent if _official_panns(config.model.name, name)]
-    chosen |= {name: torch.zeros_like(body[name]) for name in report.zeroed}
+    chosen |= {name: torch.zeros(body[name].shape) for name in report.zeroed}
     report.missing = [n for n in absent if n not in report.zeroed and not n.endswith("num_batches_tracked")]
     _check(report, found, model, chosen, config)
     return chosen, report
@@ -125,24 +125,20 @@ def _head(
 ) -> dict[str, Tensor]:
     """Their classifier's rows in the order of our classes: by name where they have names, else as they are."""
     advice = "set model.pretrained_head=drop"
-    theirs = {name: state[name] for name in _HEAD if name in state}
-    if not theirs:  # PANNs' own, of AudioSet
-        theirs = {n: state[o] for n in _HEAD if (o := n.replace("head", "fc_audioset")) in state}
-    wanted = [name for name in _HEAD if name in ours]
-    if lacking := [name for name in wanted if name not in theirs]:
-        raise ValueError(f"{found.path}: holds no classifier to keep ({lacking[0]} is missing); {advice}")
-    rows = len(theirs[wanted[0]])
+    source = next((name for name in _HEADS if f"{name}.weight" in state), None)
+    if source is None:
+        raise ValueError(f"{found.path}: holds no classifier to keep; {advice}")
+    wanted = {name: value.shape for name, value in ours.items() if name.startswith("head.")}
+    theirs = {f"head.{part}": state[f"{source}.{part}"] for part in ("weight", "bias") if f"{source}.{part}" in state}
     if found.classes:
         if absent := [name for name in classes if name not in found.classes]:
-            raise ValueError(f"{found.path}: class {absent[0]!r} is not among its {rows} classes; {advice}")
+            raise ValueError(f"{found.path}: class {absent[0]!r} is not among its {len(found.classes)}; {advice}")
         order = [found.classes.index(name) for name in classes]
         theirs = {name: value[order] for name, value in theirs.items() if len(value) == len(found.classes)}
-    elif rows != len(classes):
-        raise ValueError(f"{found.path}: its classifier has {rows} classes and the data {len(classes)}; {advice}")
-    for name in wanted:
-        if name not in theirs or theirs[name].shape != ours[name].shape:
-            shape = list(theirs[name].shape) if name in theirs else rows
-            raise ValueError(f"{found.path}: {name} is {shape} there and {list(ours[name].shape)} here; {advice}")
+    for name, shape in wanted.items():
+        if name not in theirs or theirs[name].shape != shape:
+            there = list(theirs[name].shape) if name in theirs else "not"
+            raise ValueError(f"{found.path}: its classifier's {name} is {there} there, {list(shape)} here; {advice}")
     return {name: theirs[name] for name in wanted}
 
 
@@ -157,7 +153,7 @@ def _check(report: Report, found: Weights, model: nn.Module, chosen: dict[str, T
     sizes = {
         name: value.numel()
         for name, value in model.state_dict().items()
-        if value.is_floating_point() and name not in _HEAD and name not in idle
+        if value.is_floating_point() and not name.startswith("head.") and name not in idle
     }
     report.share = sum(size for name, size in sizes.items() if name in chosen) / sum(sizes.values())
     if report.share < LEAST:

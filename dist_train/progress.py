@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dist_train import config as configuration
-from dist_train.settings import Config
+from dist_train.settings import Config, Optim
 
 VERSION = 1
 _FREE = {"run.epochs", "run.max_steps", "run.threads", "run.timeout", "run.resume", "run.name", "run.dir"}
@@ -42,14 +42,11 @@ class Progress:
         """Epochs that are complete."""
         return self.consumed // self.samples
 
-    def judged(self, value: float, patience: int | None) -> bool:
-        """Take note of a score on the validation set; whether it is the best so far. `patience`: of a plateau."""
-        self.waited += 1
-        if better := self.best_value is None or value > self.best_value:
-            self.best_value, self.best_step, self.waited = value, self.step, 0
-        elif self.waited == patience:
+    def judged(self, better: bool, settings: Optim) -> None:
+        """An evaluation on the validation set is over, `better` than all before or not: a plateau lowers the rate."""
+        self.waited = 0 if better else self.waited + 1
+        if settings.schedule == "plateau" and self.waited == settings.patience:
             self.waited, self.reductions = 0, self.reductions + 1
-        return better
 
     def state(self) -> dict[str, Any]:
         """Plain numbers and strings."""

@@ -186,8 +186,10 @@ class Record:
             return
         metric = parts.config.evaluation.metric
         value = parts.world.lead(lambda: self.found["valid"].values[metric])
-        settings = parts.config.optim
-        if progress.judged(value, settings.patience if settings.schedule == "plateau" else None):
+        better = progress.best_value is None or value > progress.best_value
+        progress.judged(better, parts.config.optim)
+        if better:
+            progress.best_value, progress.best_step = value, progress.step
             self.save(hold=True)
             if self.checkpoints is not None:
                 self.checkpoints.mark_best(progress.step, value)

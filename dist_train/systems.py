@@ -52,7 +52,7 @@ def systems(architecture: str, names: Collection[str], file: str) -> tuple[str, 
             s for start, s in {"campplus_": "3dspeaker", "avg_model": "wespeaker"}.items() if file.startswith(start)
         ]
         return (named[0],) if named else ("3dspeaker", "wespeaker")
-    return ("3dspeaker",) if architecture.startswith("eres2net") else ()
+    return ("3dspeaker",) if architecture.startswith(("eres2net", "xvector")) else ()
 
 
 def needs(system: str) -> dict[str, Any]:

@@ -20,14 +20,6 @@ _SEGMENT: Rules = (
 )
 _FRAMES: Rules = ((r"^td_layer(\d)\.", r"frames.\1.conv."), (r"^bn([1-4])\.", r"frames.\1.norm."))
 
-# WeSpeaker's ERes2Net: the blocks with fusions keep the first group's convolution apart
-_WESPEAKER: Rules = (
-    *((rf"^(layer[34]\.\d+)\.(conv|bn)s\.{group}\.", rf"\1.\2s.{group + 1}.") for group in range(6, -1, -1)),
-    (r"\.(conv|bn)2_1\.", r".\1s.0."),
-)
-VARIANTS: dict[str, tuple[str, Rules]] = {  # where a name holds this, these rules come first
-    "eres2net": (".conv2_1.", _WESPEAKER),
-}
 RULES: dict[str, Rules] = {
     # SpeechBrain's ECAPA wraps each layer twice (`conv.conv`, `norm.norm`)
     "ecapa": ((r"\.(conv|norm)(?=\.\w+$)", ""), (r"^output\.", "head.")),
@@ -52,17 +44,33 @@ RULES: dict[str, Rules] = {
 }
 
 
+_APART = re.compile(r"(layer\d\.\d+\.)(conv|bn)2_1(\..+)")
+_NUMBERED_GROUP = re.compile(r"(layer\d\.\d+\.)(conv|bn)s\.(\d+)(\..+)")
+
+
 def from_reference(name: str, state: Mapping[str, Value]) -> dict[str, Value]:
-    """State of the system that a network is from (macls, 3D-Speaker, SpeechBrain, PANNs, ...) under our keys.
+    """State of the system that a network is from (macls, 3D-Speaker, SpeechBrain, WeSpeaker, PANNs) under our keys.
 
     Its classifier, if it has one, becomes `head`.
     """
     renamed: dict[str, Value] = {}
-    mark, variant = VARIANTS.get(name, ("", ()))
-    rules = (*variant, *RULES[name]) if any(mark in key for key in state) else RULES[name]
-    for key, value in state.items():
+    for key, value in (_in_line(state) if name == "eres2net" else state).items():
         ours = key
-        for pattern, replacement in rules:
+        for pattern, replacement in RULES[name]:
             ours = re.sub(pattern, replacement, ours)
         renamed[ours] = value
     return renamed
+
+
+def _in_line(state: Mapping[str, Value]) -> dict[str, Value]:
+    """WeSpeaker's ERes2Net keeps the first group of a fused block apart: it becomes number 0, the others move up."""
+    apart = {found[1] for key in state if (found := _APART.fullmatch(key))}
+    moved: dict[str, Value] = {}
+    for key, value in state.items():
+        if found := _APART.fullmatch(key):
+            moved[f"{found[1]}{found[2]}s.0{found[3]}"] = value
+        elif (found := _NUMBERED_GROUP.fullmatch(key)) and found[1] in apart:
+            moved[f"{found[1]}{found[2]}s.{int(found[3]) + 1}{found[4]}"] = value
+        else:
+            moved[key] = value
+    return moved
