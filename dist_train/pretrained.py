@@ -4,6 +4,7 @@ file -> names as ours (models.from_reference) -> head dropped or kept -> shapes 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -90,7 +91,9 @@ def _named(found: Weights, config: Config, model: nn.Module) -> tuple[dict[str, 
     if found.config is not None:
         theirs = found.config["model"]["name"]
         if theirs != config.model.name:
-            raise ValueError(f"{found.path}: holds a {theirs}, and model.name is {config.model.name}; give the same")
+            raise ValueError(
+                f"{found.path}: holds weights of {theirs}, and model.name is {config.model.name}; give the same"
+            )
         state, averaged = _averaged(found, model)
         report = Report(str(found.path), TITLES["dist_train"], averaged=averaged)
         report.warning = warning(("dist_train",), config, trained_with(found.config))
@@ -173,14 +176,21 @@ def _advice(found: Weights, report: Report, config: Config) -> str:
     if len(report.reshaped) > len(report.missing):
         return "give the sizes of that network (model.channels, model.embedding, features.bins)"
     shares = {}
-    for name, build in models.ARCHITECTURES.items():
-        with torch.device("meta"):
-            known = build(80, 10).state_dict().keys()
-        shares[name] = len(known & models.from_reference(name, found.state).keys()) / len(known)
+    for name in models.ARCHITECTURES:
+        known = _names(name)
+        shares[name] = len(known & models.from_reference(name, found.state).keys()) / max(1, len(known))
     likely = max(shares, key=lambda name: shares[name])
     if shares[likely] > 0.5 and likely != config.model.name:
         return f"its names are those of model.name={likely}"
     return "give the network that it was made from"
+
+
+def _names(architecture: str) -> set[str]:
+    """Of the tensors of an architecture of its own sizes."""
+    for bins in (80, 1):  # M5 hears samples
+        with suppress(ValueError), torch.device("meta"):
+            return set(models.build(architecture, bins, 10).state_dict())
+    return set()
 
 
 def _first(names: Sequence[str]) -> str:

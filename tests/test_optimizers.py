@@ -15,7 +15,7 @@ from dist_train import config, models, optim
 from dist_train.checkpoint import Checkpoints
 from dist_train.frontend import FrontBatch
 from dist_train.groups import groups, stages
-from dist_train.progress import Progress
+from dist_train.progress import Progress, changes
 from dist_train.settings.optim import OPTIMIZERS, REFUSED
 from dist_train.step import Step
 from dist_train.undo import Undo
@@ -363,3 +363,16 @@ def test_without_a_plateau_nothing_is_reduced() -> None:
     for _ in range(9):
         progress.judged(False, _tuned(schedule="step"))
     assert progress.reductions == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({"arguments": {"eps": 1e-5}}, {}, "optim.arguments.eps: 1e-05 -> None"),
+        ({}, {"arguments": {"eps": 1e-5}}, "optim.arguments.eps: None -> 1e-05"),
+        ({"name": "adam"}, {"name": "nadam"}, "optim.name: adam -> nadam"),
+    ],
+)
+def test_a_resume_sees_what_changed(before: dict[str, Any], now: dict[str, Any], told: str) -> None:
+    old, new = (config.check({"optim": values}, "test") for values in (before, now))
+    assert changes(config.plain(old), new) == [told]
