@@ -44,14 +44,27 @@ def build(model: nn.Module, settings: Optim) -> torch.optim.Optimizer:
 
 
 def load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over a saved state with its own types: torch would bring scalars of a step to the parameters' type."""
-    optimizer.load_state_dict(state)
+    """Take over a saved state, with its own types: torch would bring scalars of a step to the parameters' type.
+
+    Rates, decays and arguments stay those of now. Errors: `ValueError` where the parameters are grouped otherwise.
+    """
+    groups, saved = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
+        raise ValueError(
+            "the checkpoint has other rates by layer: give its optim.layer_decay and optim.head_lr_factor, or start anew"
+        )
+    own = {parameter: dict(values) for parameter, values in optimizer.state.items()}
+    groups = [{**group, "params": its["params"]} for group, its in zip(groups, saved, strict=True)]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number, saved in state["state"].items():
+    for number, values in state["state"].items():
         live = optimizer.state[parameters[int(number)]]
-        for name, value in saved.items():
+        for name, value in values.items():
             if isinstance(value, Tensor):
                 live[name] = live[name].to(value.dtype)
+    for parameter, values in own.items():  # what the saved one had not made yet
+        for name, value in values.items():
+            optimizer.state[parameter].setdefault(name, value)
 
 
 def _ours(settings: Optim, known: Mapping[str, inspect.Parameter], device: torch.device) -> dict[str, Any]:

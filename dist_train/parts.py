@@ -109,7 +109,7 @@ class Parts:
     def resume(self, payload: dict[str, Any]) -> None:
         """Go on from a payload whose progress and model fit (`resume.origin` has seen to that)."""
         self.progress.resume(payload["progress"])
-        self.step.load(payload["step"])
+        self.step.load(payload["step"], payload["config"]["optim"]["name"] == self.config.optim.name)
         self.front.statistics = payload["statistics"]
         if self.world.first:
             self.step.sums[:SHARED] = payload["sums"].to(self.step.sums)

@@ -230,10 +230,11 @@ class Step:
         if self.average is not None:
             torch._foreach_copy_(self.average.tensors, self.average.live)
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+    def load(self, state: dict[str, Any], moments: bool = True) -> None:
+        """Take over what `state` gave; without its `moments` where they are another optimizer's."""
         self.take(state["model"], state["ema"])
-        optim.load(self.optimizer, state["optimizer"])
+        if moments:
+            optim.load(self.optimizer, state["optimizer"])
         self.scale.copy_(state["scale"])
         self.growth.copy_(state["growth"])
         self.steps = int(state["steps"])

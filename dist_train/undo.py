@@ -28,7 +28,7 @@ class Undo:
     def step(self, skip: Tensor) -> None:
         """`optimizer.step()`, or nothing where `skip` (on the device) is 1.0.
 
-        A state that the host holds (Adafactor's count of steps, on a GPU) needs a wait; Adafactor waits anyway.
+        A state that the host holds on a GPU (Adafactor's and Adagrad's count of steps) needs a wait for the device.
         """
         before = dict(_tensors(self.optimizer))
         self.kept = {place: self.kept.get(place, tensor) for place, tensor in before.items()}

@@ -153,6 +153,18 @@ def test_state_goes_through_a_checkpoint(case: str, dtype: torch.dtype, tmp_path
     _assert_same(first, second)
 
 
+@pytest.mark.parametrize("case", ["adamw", "sgd", "rmsprop"])
+def test_settings_of_now_count_after_a_checkpoint(case: str) -> None:
+    """And a checkpoint of another grouping is refused in one line."""
+    first, second = _step(case), _step(case, weight_decay=0.5)
+    _run(first, 0)
+    second.load(copy.deepcopy(first.state()))
+    assert [group["weight_decay"] for group in second.optimizer.param_groups] == [0.5, 0.0]
+    _assert_same(first, second)
+    with pytest.raises(ValueError, match="other rates by layer: give its optim.layer_decay and optim.head_lr_factor"):
+        _step(case, layer_decay=0.5).load(first.state())
+
+
 def test_an_undone_step_asks_nothing_of_the_device() -> None:
     """Without data (`meta` tensors) a read of a value raises."""
     model = Small().to("meta")

@@ -346,6 +346,15 @@ def test_runs_that_are_refused(
     assert (home / "tiny/checkpoints/step-00000002.pt").exists() and (home / "tiny/metrics.jsonl").stat().st_size
 
 
+def test_another_optimizer_goes_on_with_moments_of_its_own(first: Run, shards: Path, tmp_path: Path) -> None:
+    begun = (f"run.resume={first.saved()[-1]}", "optim.ema=0.9", "run.max_steps=4", "optim.name=NAdam")
+    run = train(tmp_path, shards, *begun)
+    assert run.column("step") == [3, 4]
+    moments = run.last()["step"]["optimizer"]["state"]
+    assert {tuple(sorted(values)) for values in moments.values()} == {("exp_avg", "exp_avg_sq", "mu_product", "step")}
+    assert {float(values["step"]) for values in moments.values()} == {2.0}
+
+
 LENGTH = ("run.max_steps=8", "optim.ema=0.5", "model.freeze_epochs=1.5", "model.pretrained_head=keep")  # 3 of 8 steps
 
 
