@@ -50,9 +50,7 @@ def load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """
     groups, saved = optimizer.state_dict()["param_groups"], state["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
-        raise ValueError(
-            "the checkpoint has other rates by layer: give its optim.layer_decay and optim.head_lr_factor, or start anew"
-        )
+        raise ValueError("the checkpoint has other rates by layer: give its optim.layer_decay and optim.head_lr_factor")
     own = {parameter: dict(values) for parameter, values in optimizer.state.items()}
     groups = [{**group, "params": its["params"]} for group, its in zip(groups, saved, strict=True)]
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})

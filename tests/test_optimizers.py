@@ -161,7 +161,7 @@ def test_settings_of_now_count_after_a_checkpoint(case: str) -> None:
     second.load(copy.deepcopy(first.state()))
     assert [group["weight_decay"] for group in second.optimizer.param_groups] == [0.5, 0.0]
     _assert_same(first, second)
-    with pytest.raises(ValueError, match="other rates by layer: give its optim.layer_decay and optim.head_lr_factor"):
+    with pytest.raises(ValueError, match=r"rates by layer: give its optim.layer_decay and optim.head_lr_factor"):
         _step(case, layer_decay=0.5).load(first.state())
 
 
