@@ -191,6 +191,11 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: data.eval_split and data.valid_split are both `{data.eval_split}`")
     if config.optim.min_lr > config.optim.lr:
         raise ValueError(f"{where}: optim.min_lr ({config.optim.min_lr}) is above optim.lr ({config.optim.lr})")
+    if config.optim.schedule == "plateau" and not (data.valid_shards or data.valid_folds or data.valid_split):
+        raise ValueError(
+            f"{where}: optim.schedule=plateau goes by the score on a validation set; give data.valid_folds, "
+            "data.valid_split or data.valid_shards"
+        )
     if config.features.name == "mfcc" and config.features.ceps > config.features.bins:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
     if config.features.name == "waveform" and config.augment.spec is not None:

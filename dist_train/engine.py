@@ -77,9 +77,10 @@ class Engine:
         size = order.step_size(progress.consumed, self.parts.total, data.batch_size, data.micro_batch)
         groups = len(order.group_bounds(size, data.micro_batch)) - 1
         mine = [self.feed.take() for _ in order.rank_groups(groups, self.world.rank, self.world.size)]
-        rate = optim.learning_rate(progress.consumed, self.parts.total, progress.samples, self.config.optim)
+        settings, frozen = self.config.optim, progress.consumed < self.config.model.freeze_epochs * progress.samples
+        rate = optim.learning_rate(progress.consumed, self.parts.total, progress.samples, settings, progress.reductions)
         firsts = [int(raw.plan["position"][0]) for raw, _ in mine]
-        self.parts.step.run([batch for _, batch in mine], firsts, size, groups, rate)
+        self.parts.step.run([batch for _, batch in mine], firsts, size, groups, rate, frozen)
         progress.consumed += size
         progress.step += 1
         for raw, _ in mine:

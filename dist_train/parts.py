@@ -109,7 +109,7 @@ class Parts:
     def resume(self, payload: dict[str, Any]) -> None:
         """Go on from a payload whose progress and model fit (`resume.origin` has seen to that)."""
         self.progress.resume(payload["progress"])
-        self.step.load(payload["step"])
+        self.step.load(payload["step"], payload["config"]["optim"]["name"] == self.config.optim.name)
         self.front.statistics = payload["statistics"]
         if self.world.first:
             self.step.sums[:SHARED] = payload["sums"].to(self.step.sums)
@@ -146,8 +146,7 @@ def precision(config: Config, world: World) -> torch.dtype | None:
 def network(config: Config, bins: int, classes: int, world: World, wide: torch.dtype, sources: int = 1) -> nn.Module:
     """The model with its initial weights, the same on all ranks, on the device. `sources`: channels of the audio."""
     torch.manual_seed(order.key(config.run.seed, 4) >> 1)
-    sizes = config.model.model_dump(exclude={"name"})
-    model: nn.Module = models.build(config.model.name, bins, classes, sources=sources, **sizes)
+    model: nn.Module = models.build(config.model.name, bins, classes, sources=sources, **config.model.sizes())
     # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.
     model.to(world.device, wide).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dist_train import config as configuration
-from dist_train.settings import Config
+from dist_train.settings import Config, Optim
 
 VERSION = 1
 _FREE = {"run.epochs", "run.max_steps", "run.threads", "run.timeout", "run.resume", "run.name", "run.dir"}
@@ -33,12 +33,20 @@ class Progress:
     bad: list[int] = field(default_factory=list)
     best_value: float | None = None
     best_step: int | None = None
+    waited: int = 0  # evaluations since the best one or the last reduction (optim.schedule=plateau)
+    reductions: int = 0  # of the learning rate, by plateaus
     version: int = VERSION
 
     @property
     def epoch(self) -> int:
         """Epochs that are complete."""
         return self.consumed // self.samples
+
+    def judged(self, better: bool, settings: Optim) -> None:
+        """An evaluation on the validation set is over, `better` than all before or not: a plateau lowers the rate."""
+        self.waited = 0 if better else self.waited + 1
+        if settings.schedule == "plateau" and self.waited == settings.patience:
+            self.waited, self.reductions = 0, self.reductions + 1
 
     def state(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -69,8 +77,8 @@ class Progress:
 def changes(before: dict[str, Any], now: Config) -> list[str]:
     """`key: old -> new` for each key of the configuration that differs and matters to the weights."""
     old, new = dict(configuration.flat(before)), dict(configuration.flat(configuration.plain(now)))
-    keys = [key for key in new if key not in _FREE and not key.startswith(_FREE_SECTIONS)]
-    return [f"{key}: {old.get(key)} -> {new[key]}" for key in keys if old.get(key) != new[key]]
+    keys = [key for key in {**new, **old} if key not in _FREE and not key.startswith(_FREE_SECTIONS)]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 
 
 def refuse(before: dict[str, Any], now: Config, where: str) -> None:
@@ -86,5 +94,7 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
 def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
     shape = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
-    if other := [text for text in changes(before, now) if text.startswith(shape)]:
+    begin = ("model.pretrained", "model.freeze_epochs")  # the same network, from elsewhere
+    differing = [text for text in changes(before, now) if text.startswith(shape)]
+    if other := [text for text in differing if not text.startswith(begin)]:
         raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); give another run.name")

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import checkpoint, flops, order
 from dist_train import config as configuration
+from dist_train import flops, order
 from dist_train.checkpoint import Checkpoints
 from dist_train.evaluate import Scores
 from dist_train.frontend import FrontBatch
 from dist_train.layers import layers
 from dist_train.log import Log
 from dist_train.parts import Parts
-from dist_train.resume import origin
 from dist_train.runs import RunFolder
 from dist_train.speed import Speed
+from dist_train.start import Start
 from dist_train.step import SHARED
 from dist_train.view import View
 
@@ -42,7 +42,6 @@ class Record:
         self.found: dict[str, Scores] = {}
         self.folder: RunFolder | None = None
         self.checkpoints: Checkpoints | None = None
-        self.payload: dict[str, Any] | None = None  # of the checkpoint, until all ranks have it
         self.log = Log(parts.world.first)
         self.speed = Speed(parts.world, parts.config.audio.seconds, parts.step.watch)
         self.saved = self.polled = time.monotonic()
@@ -53,27 +52,14 @@ class Record:
     def open(self) -> None:
         """Lock the run folder, go on from its newest checkpoint, write what the run is made of."""
         parts = self.parts
-        where, changed, resumed = parts.world.lead(self._lock)
-        if resumed:
-            data = checkpoint.encode(self.payload) if self.payload is not None else None
-            parts.resume(checkpoint.decode(parts.world.broadcast_bytes(data), where))
-            self.payload = None
+        begun = Start(parts, self.log)
+        self.folder, self.checkpoints = begun.folder, begun.checkpoints
         if parts.config.features.norm == "dataset" and parts.front.statistics is None:
             parts.front.statistics = parts.measure()
-        self._begin(where, changed)
+        self._begin(begun)
 
-    def _lock(self) -> tuple[str, tuple[str, ...], bool]:
-        """Rank 0: take the folder, choose the checkpoint. File, changed keys, whether there is one."""
-        run = self.parts.config.run
-        folder = RunFolder(Path(run.dir) / (run.name or "run"))
-        folder.open()
-        checkpoints = Checkpoints(folder.checkpoints, self.parts.config.checkpoint.keep, self.log.warn)
-        chosen = origin(self.parts.config, self.parts.progress, self.parts.total, folder, checkpoints)
-        self.folder, self.checkpoints, self.payload = folder, checkpoints, chosen.payload
-        return chosen.where, chosen.changed, chosen.payload is not None
-
-    def _begin(self, where: str, changed: tuple[str, ...]) -> None:
-        parts, progress, world = self.parts, self.parts.progress, self.parts.world
+    def _begin(self, begun: Start) -> None:
+        parts, progress, world, where = self.parts, self.parts.progress, self.parts.world, begun.where
         if self.folder is None:
             return
         text = configuration.dump(parts.config)
@@ -95,8 +81,12 @@ class Record:
             self.log.warn(f"not heard in augmentation: {line}")
         if where:
             self.log.message(f"goes on from {where}: step {progress.step}, {progress.consumed} clips consumed")
-        for text in changed:
+        for text in begun.changed:
             self.log.message(f"changed: {text}")
+        if begun.report is not None:
+            self.log.message(begun.report.text())
+            if begun.report.warning is not None:
+                self.log.warn(begun.report.warning)
         self.log.begin(progress.consumed, parts.total, progress.samples)
 
     def delivered(self, raw: NDArray[np.void], bad: list[tuple[int, str]]) -> None:
@@ -196,7 +186,9 @@ class Record:
             return
         metric = parts.config.evaluation.metric
         value = parts.world.lead(lambda: self.found["valid"].values[metric])
-        if progress.best_value is None or value > progress.best_value:
+        better = progress.best_value is None or value > progress.best_value
+        progress.judged(better, parts.config.optim)
+        if better:
             progress.best_value, progress.best_step = value, progress.step
             self.save(hold=True)
             if self.checkpoints is not None:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_train import objective, optim
+from dist_train.flat import flat, norms, statistics
 from dist_train.frontend import FrontBatch
 from dist_train.models import compiled
 from dist_train.order import key
 from dist_train.settings import Config
 from dist_train.speed import Stopwatch
+from dist_train.undo import Undo
 from dist_train.world import World
 
 SUMS = ("loss", "correct", "weight", "skipped", "skipped_in_row", "norm")  # since the last log line
@@ -35,14 +37,18 @@ class Step:
         """`half`: the autocast type or None; `shape`: frames and bins of a training window."""
         self.model, self.config, self.world, self.half, self.shape = model, config, world, half, shape
         self.optimizer = optim.build(model, config.optim)
+        self.undo = Undo(self.optimizer) if config.optim.name not in optim.FUSED else None
         self.average = optim.Average(model, config.optim.ema) if config.optim.ema is not None else None
         self.watch = Stopwatch(world.device, world.size > 1)
         self.weighted = list(model.parameters())
-        self.statistics = list(_statistics(model))
-        self.counters = [m.num_batches_tracked for m in _norms(model) if m.num_batches_tracked is not None]
-        self.counts, self.counts_parts = _flat(self.counters)  # as they were before the step
-        self.before, self.before_parts = _flat(self.statistics)  # likewise
-        self.total, self.total_parts = _flat(self.statistics)  # sum of what the groups left
+        self.body = [p for name, p in model.named_parameters() if not name.startswith("head.")]
+        self.frozen = False
+        self.norms = norms(model)
+        self.statistics = statistics(model)
+        self.counters = [m.num_batches_tracked for m in self.norms if m.num_batches_tracked is not None]
+        self.counts, self.counts_parts = flat(self.counters)  # as they were before the step
+        self.before, self.before_parts = flat(self.statistics)  # likewise
+        self.total, self.total_parts = flat(self.statistics)  # sum of what the groups left
         self.scale = torch.full((), 2.0**16 if half is torch.float16 else 1.0, device=world.device)
         self.growth = torch.zeros((), dtype=torch.int32, device=world.device)
         self.sums = torch.zeros(len(SUMS), dtype=torch.float64 if half is None else torch.float32, device=world.device)
@@ -77,18 +83,39 @@ class Step:
         if self.counters:
             torch._foreach_copy_(self.counters, self.counts_parts)
 
-    def run(self, batches: Sequence[FrontBatch], firsts: Sequence[int], size: int, groups: int, rate: float) -> None:
-        """One step of `size` positions in `groups` groups over all ranks; this rank's begin at positions `firsts`."""
+    def run(
+        self,
+        batches: Sequence[FrontBatch],
+        firsts: Sequence[int],
+        size: int,
+        groups: int,
+        rate: float,
+        frozen: bool = False,
+    ) -> None:
+        """One step of `size` positions in `groups` groups over all ranks; this rank's begin at positions `firsts`.
+
+        `frozen`: only the head learns; the BatchNorms keep and use the statistics that they have.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
+        if self.frozen and not frozen:
+            self.model.train()
+        self.frozen = frozen
         self.watch.start()
         self._clear()
         self._remember()
         self._gradients(batches, firsts, size)
+        if frozen:  # they met like any other, since DDP waits for them; without one an optimizer passes a weight by
+            for parameter in self.body:
+                parameter.grad = None
         skip = self._clip()
-        self._settle(groups, skip)
-        self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # fused optimizers leave all as it is where 1
-        self.optimizer.step()
+        if not frozen:
+            self._settle(groups, skip)
+        if self.undo is not None:
+            self.undo.step(skip)
+        else:
+            self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # fused ones leave all as it is where 1
+            self.optimizer.step()
         self.steps += 1
         if self.average is not None:
             self.average.update(skip, self.steps)
@@ -111,8 +138,7 @@ class Step:
 
     def _gradients(self, batches: Sequence[FrontBatch], firsts: Sequence[int], size: int) -> None:
         """Backward of every group; `total` becomes the sum of the BatchNorm statistics that each left."""
-        if not self.model.training:
-            self.model.train()
+        self._train()
         self.total.zero_()
         for number, (batch, first) in enumerate(zip(batches, firsts, strict=True)):
             last = number == len(batches) - 1
@@ -128,6 +154,14 @@ class Step:
                 torch._foreach_add_(self.total_parts, self.statistics)
         if not batches:
             self._idle()
+
+    def _train(self) -> None:
+        """The network learns, or only its head."""
+        if not self.model.training:
+            self.model.train()
+        if self.frozen:
+            for module in self.norms:
+                module.training = False
 
     def _loss(self, batch: FrontBatch, size: int) -> Tensor:
         if self.graphs:
@@ -190,10 +224,17 @@ class Step:
         if self.average is not None and average is not None:
             torch._foreach_copy_(self.average.tensors, [tensor.to(self.world.device) for tensor in average])
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+    def begin(self, weights: dict[str, Tensor]) -> None:
+        """Start from some of a model's state; the average starts there too."""
+        self.model.load_state_dict(weights, strict=False)
+        if self.average is not None:
+            torch._foreach_copy_(self.average.tensors, self.average.live)
+
+    def load(self, state: dict[str, Any], moments: bool = True) -> None:
+        """Take over what `state` gave; without its `moments` where they are another optimizer's."""
         self.take(state["model"], state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if moments:
+            optim.load(self.optimizer, state["optimizer"])
         self.scale.copy_(state["scale"])
         self.growth.copy_(state["growth"])
         self.steps = int(state["steps"])
@@ -232,20 +273,3 @@ def _bucket(model: nn.Module) -> float:
     """MiB of a bucket of gradients: torch's 25 would hold all of a small network's, and nothing would overlap."""
     size = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
     return min(25.0, max(1.0, size / 6))
-
-
-def _flat(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Zeros of all the tensors' sizes in one piece of memory, and a view for each tensor."""
-    if not tensors:
-        return torch.zeros(0), []
-    flat = torch.cat([torch.zeros_like(tensor).reshape(-1) for tensor in tensors])
-    parts = flat.split_with_sizes([tensor.numel() for tensor in tensors])
-    return flat, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-def _statistics(model: nn.Module) -> list[Tensor]:
-    return [t for m in _norms(model) for t in (m.running_mean, m.running_var) if t is not None]

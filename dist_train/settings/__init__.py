@@ -8,9 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from dist_train.settings.optim import Optim
 from dist_train.settings.section import Section
 from dist_train.settings.sound import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
-from dist_train.settings.training import Checkpoint, Data, Evaluation, Log, Model, Objective, Optim, Run
+from dist_train.settings.training import Checkpoint, Data, Evaluation, Log, Model, Objective, Run
 
 __all__ = [
     "Audio",

@@ -103,6 +103,26 @@ class Model(Section):
     layers: list[str | dict[str, Any]] | None = Field(
         None, description="crnn: its layers, e.g. [{conv: 32}, norm, elu, {maxpool: 3}, {lstm: 64}, last]"
     )
+    pretrained: str | None = Field(
+        None, description="weights to start from: a run's folder, a checkpoint of it, or another system's file"
+    )
+    pretrained_head: Literal["drop", "keep"] = Field(
+        "drop", description="the classifier of `pretrained`: a fresh one, or theirs (same classes only)"
+    )
+    freeze_epochs: float = Field(
+        0.0, ge=0, description="epochs at the start in which only the classifier learns (`pretrained`)"
+    )
+
+    @model_validator(mode="after")
+    def _applies(self) -> "Model":
+        for key in ("pretrained_head", "freeze_epochs"):
+            if self.pretrained is None and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is for weights of model.pretrained, and there are none; leave it out")
+        return self
+
+    def sizes(self) -> dict[str, Any]:
+        """What `models.build` takes: the sizes, without the name and where the weights come from."""
+        return self.model_dump(exclude={"name", "pretrained", "pretrained_head", "freeze_epochs"})
 
 
 class Objective(Section):
@@ -110,24 +130,6 @@ class Objective(Section):
 
     name: Literal["softmax"] = Field("softmax", description="cross-entropy over classes")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-
-
-class Optim(Section):
-    """Optimizer and learning rate, a function of consumed / total."""
-
-    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="optimizer")
-    lr: float = Field(1e-3, gt=0, description="highest learning rate")
-    min_lr: float = Field(1e-5, ge=0, description="learning rate at the start of warm-up and at the end")
-    schedule: Literal["cosine", "onecycle", "step", "constant"] = Field("cosine", description="after the warm-up")
-    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, epochs")
-    step_epochs: float = Field(20.0, gt=0, description="schedule step: epochs between two reductions")
-    step_factor: float = Field(0.1, gt=0, lt=1, description="schedule step: factor of each reduction")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay; none on norms and biases")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (sgd)")
-    betas: tuple[float, float] = Field((0.9, 0.999), strict=False, description="decay of the moments (adam, adamw)")
-    clip: float | None = Field(5.0, gt=0, description="largest gradient norm; null: no clipping")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay a step of the weights' moving average; null: none")
-    max_skipped: int = Field(20, ge=1, description="steps in a row with non-finite gradient that end the run")
 
 
 class Evaluation(Section):

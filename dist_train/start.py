@@ -1,0 +1,67 @@
+"""How a run begins, on all ranks: from its newest checkpoint, from others' weights, or afresh.
+
+Rank 0 locks the folder, chooses and reads; the others get what it read.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dist_train import checkpoint, disk, pretrained
+from dist_train.checkpoint import Checkpoints
+from dist_train.log import Log
+from dist_train.parts import Parts
+from dist_train.pretrained import Report
+from dist_train.resume import origin
+from dist_train.runs import RunFolder
+
+RESUMED, BEGUN, FRESH = range(3)
+
+
+class Start:
+    """The beginning of one run; `folder`, `checkpoints` and `report` are rank 0's."""
+
+    def __init__(self, parts: Parts, log: Log) -> None:
+        """Errors: `ValueError` where the folder is in use or a checkpoint or file does not fit."""
+        self.folder: RunFolder | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.report: Report | None = None
+        self._payload: dict[str, Any] | None = None
+        self._weights: dict[str, Tensor] | None = None
+        self.where, self.changed, kind = parts.world.lead(lambda: self._choose(parts, log))
+        if kind == RESUMED:
+            parts.resume(self._shared(parts, self._payload, self.where))
+        elif kind == BEGUN:
+            parts.step.begin(self._shared(parts, self._weights, "model.pretrained"))
+        self._payload = self._weights = None
+
+    def _choose(self, parts: Parts, log: Log) -> tuple[str, tuple[str, ...], int]:
+        """Rank 0: file, changed keys, what it is."""
+        run = parts.config.run
+        folder = RunFolder(Path(run.dir) / (run.name or "run"))
+        folder.open()
+        checkpoints = Checkpoints(folder.checkpoints, parts.config.checkpoint.keep, log.warn)
+        if run.resume == "never" or not any(folder.checkpoints.glob("step-*.pt")):
+            self._read(parts)  # before anything that the folder holds is given up
+        chosen = origin(parts.config, parts.progress, parts.total, folder, checkpoints)
+        self.folder, self.checkpoints, self._payload = folder, checkpoints, chosen.payload
+        if chosen.payload is not None:
+            return chosen.where, chosen.changed, RESUMED
+        if self._weights is None:
+            self._read(parts)
+        note = folder.path / "pretrained.json"
+        if self.report is None:
+            note.unlink(missing_ok=True)
+            return "", (), FRESH
+        disk.replace_json(note, self.report.plain())
+        return "", (), BEGUN
+
+    def _read(self, parts: Parts) -> None:
+        if parts.config.model.pretrained is not None:
+            self._weights, self.report = pretrained.begin(parts.config, parts.model, parts.views.train.classes)
+
+    def _shared(self, parts: Parts, payload: dict[str, Any] | None, where: str) -> dict[str, Any]:
+        """Rank 0's payload on every rank."""
+        data = checkpoint.encode(payload) if payload is not None else None
+        return checkpoint.decode(parts.world.broadcast_bytes(data), where)
