@@ -150,3 +150,34 @@ def assert_padding_is_not_heard_in_float32(model: models.Model) -> None:
     together = model.eval()(feat_BTF, torch.tensor([60, 37]))[1:]
     alone = model(feat_BTF[1:, :37])
     assert (together - alone).abs().max() < 1e-5 * alone.square().mean().sqrt()
+
+
+_RES2 = {"channels": 4, "embedding": 8, "blocks": (1, 1, 1, 1)}
+_IMAGE = {"channels": 4, "embedding": 32}
+TINY: dict[str, tuple[int, dict[str, Any]]] = {
+    "ecapa": (20, {"channels": 16, "embedding": 8}),
+    "ecapa_wespeaker": (20, {"channels": 16, "embedding": 8, "wide": 24}),
+    "campplus": (8, {"channels": 8, "embedding": 8, "growth": 4, "bottleneck": 2}),
+    "eres2net": (20, _RES2),
+    "eres2netv2": (20, _RES2),
+    "resnet_se": (20, _RES2),
+    "res2net": (20, _RES2),
+    "tdnn": (20, {"channels": 16, "embedding": 8}),
+    "xvector": (20, {"channels": 16, "embedding": 8, "wide": 24}),
+    "cnn6": (20, _IMAGE),
+    "cnn10": (20, _IMAGE),
+    "cnn14": (32, {"channels": 2, "embedding": 32}),
+    "vggish": (20, {"channels": 4, "embedding": 32, "hidden": 64}),
+    **dict.fromkeys(("resnetish18", "resnetish34", "resnetish50"), (20, {"channels": 2, "blocks": (1, 1, 1, 1)})),
+    "crnn": (20, {"layers": [{"conv": 8}, "norm", "elu", {"maxpool": 3}, {"lstm": 16}, "last", {"dropout": 0.1}]}),
+    "cnn4": (20, {}),
+    "m5": (1, {"channels": 8}),
+}
+"""Bins and sizes of every architecture as small as it still learns."""
+
+
+def tiny(name: str, classes: int = 5, **other: Any) -> models.Model:
+    """A tiny network of that name, the same at every call."""
+    bins, sizes = TINY[name]
+    torch.manual_seed(0)
+    return models.build(name, bins, classes, **sizes | other)

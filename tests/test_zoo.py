@@ -1,0 +1,126 @@
+"""What every architecture keeps: padding is not heard, the least length, poolings, a step, 32 clips learnt by heart."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import TINY, lived, silence_dropout, tiny
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dist_train import models
+from dist_train.models.pooling import ATTENTIVE
+
+POOLINGS = ("asp", "sap", "tsp", "tap", "tstp", "tsdp", "astp")
+
+
+def test_every_architecture_has_a_tiny_form() -> None:
+    assert TINY.keys() == models.ARCHITECTURES.keys() == models.SETTINGS.keys()
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+@torch.no_grad()
+def test_a_padded_clip_scores_what_it_scores_alone(name: str, data: st.DataObject) -> None:
+    """Whatever the lengths, the batch mates and what lies in the padding; float32."""
+    model = lived(tiny(name))
+    span = 2500 if name == "m5" else 90
+    frames = data.draw(st.lists(st.integers(model.least, model.least + span), min_size=1, max_size=4), "valid frames")
+    width = max(frames) + data.draw(st.integers(0, span // 3), "frames of padding")
+    feat_BTF = torch.randn(len(frames), width, model.bins)
+    together = model(feat_BTF, torch.tensor(frames))
+    for row, count in enumerate(frames):
+        alone = model(feat_BTF[row : row + 1, :count])
+        assert (together[row : row + 1] - alone).abs().max() < 1e-5 * max(1.0, float(alone.square().mean().sqrt()))
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@torch.no_grad()
+def test_the_least_length_is_accepted_and_one_less_is_an_error(name: str) -> None:
+    model = tiny(name).eval()
+    feat_BTF = torch.randn(1, model.least, model.bins)
+    assert model(feat_BTF).isfinite().all()
+    with pytest.raises(ValueError, match=rf"needs at least {model.least} frames a clip and got {model.least - 1}"):
+        model(feat_BTF[:, 1:])
+
+
+def _step(model: models.Model, feat_BTF: Tensor, label_B: Tensor) -> Tensor:
+    """One step of gradient descent; the loss."""
+    loss = functional.cross_entropy(model.train()(feat_BTF), label_B)
+    loss.backward()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all()
+            parameter.data -= 1e-5 * parameter.grad
+            parameter.grad = None
+    return loss.detach()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_every_pooling_that_a_network_has_trains_and_others_are_refused(name: str, pooling: str) -> None:
+    if pooling not in models.POOLINGS.get(name, ()):
+        lacks = (
+            "model.pooling is set, but" if name not in models.POOLINGS else f"model.pooling of {name} is '{pooling}'"
+        )
+        with pytest.raises(ValueError, match=lacks):
+            tiny(name, pooling=pooling)
+        return
+    for options in ({}, *([{"attention": 8, "context": flag} for flag in (True, False)] * (pooling in ATTENTIVE))):
+        model = tiny(name, pooling=pooling, **options)
+        feat_BTF, label_B = torch.randn(8, model.least + 20, model.bins), torch.arange(8) % 5
+        first, second = (_step(model, feat_BTF, label_B) for _ in range(2))
+        assert second < first
+
+
+@pytest.mark.parametrize("name", models.POOLINGS)
+def test_the_first_pooling_is_the_default(name: str) -> None:
+    default, named = (tiny(name, **more).state_dict() for more in ({}, {"pooling": models.POOLINGS[name][0]}))
+    assert default.keys() == named.keys()
+    assert all(torch.equal(value, named[key]) for key, value in default.items())
+
+
+def _clips(model: models.Model, frames: int, loud: float) -> tuple[Tensor, Tensor]:
+    """32 clips of noise and labels at random; `loud`: level of what the clips of a class share."""
+    generator = torch.Generator().manual_seed(1)
+    feat_BTF = torch.randn(32, frames, model.bins, generator=generator)
+    label_B = torch.randint(4, (32,), generator=generator)
+    return feat_BTF + loud * torch.randn(4, frames, model.bins, generator=generator)[label_B], label_B
+
+
+def _learnt(model: models.Model, feat_BTF: Tensor, label_B: Tensor, limit: int) -> float:
+    """Accuracy on these very clips, after steps on them until it is over .99, `limit` at most.
+
+    Without dropout, and with running statistics that soon follow.
+    """
+    silence_dropout(model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 0.5
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    accuracy = 0.0
+    for step in range(limit):
+        functional.cross_entropy(model.train()(feat_BTF), label_B).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 5 == 4:
+            with torch.no_grad():
+                accuracy = float((model.eval()(feat_BTF).argmax(1) == label_B).float().mean())
+        if accuracy > 0.99:
+            break
+    return accuracy
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_32_clips_are_learnt(name: str) -> None:
+    model = tiny(name, 4)
+    assert _learnt(model, *_clips(model, model.least + (200 if name == "m5" else 10), 1.0), 150) > 0.99
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_32_clips_of_nothing_but_noise_are_learnt_by_heart(name: str) -> None:
+    wide = {} if name == "crnn" else {"channels": 24 if name == "ecapa" else 2 * TINY[name][1].get("channels", 8)}
+    model = tiny(name, 4, **wide)
+    assert _learnt(model, *_clips(model, model.least + (2000 if name == "m5" else 40), 0.0), 600) > 0.99
