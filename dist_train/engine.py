@@ -80,7 +80,7 @@ class Engine:
         settings, frozen = self.config.optim, progress.consumed < self.config.model.freeze_epochs * progress.samples
         rate = optim.learning_rate(progress.consumed, self.parts.total, progress.samples, settings, progress.reductions)
         firsts = [int(raw.plan["position"][0]) for raw, _ in mine]
-        self.parts.step.run([batch for _, batch in mine], firsts, size, groups, rate, frozen)
+        self.parts.step.run([batch for _, batch in mine], firsts, size, groups, rate, frozen=frozen)
         progress.consumed += size
         progress.step += 1
         for raw, _ in mine:

@@ -42,8 +42,13 @@ def rates(model: nn.Module, settings: Optim) -> dict[str, float]:
     found: dict[str, float] = {}
     for number, names in enumerate(layers):
         found |= dict.fromkeys(names, settings.layer_decay ** (len(layers) - number))
-    head = [name for name, _ in model.named_parameters() if name.startswith("head.")]
-    return found | dict.fromkeys(head, settings.head_lr_factor)
+    return found | dict.fromkeys(head(model), settings.head_lr_factor)
+
+
+def head(model: nn.Module) -> list[str]:
+    """Names of the classifier's parameters, `model.head`, wherever it lies."""
+    own = {id(parameter) for parameter in getattr(model, "head", nn.Identity()).parameters()}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in own]
 
 
 def stages(model: nn.Module) -> list[list[str]]:
@@ -52,10 +57,12 @@ def stages(model: nn.Module) -> list[list[str]]:
     A stage is one of the model's `BLOCKS`, or a module between them that holds a kernel or a matrix; a norm that stands
     alone belongs to the stage before it. What lies in no module at all belongs to the first stage.
     """
+    own = set(head(model))
     found: list[list[str]] = [[name for name, p in model.named_parameters(recurse=False) if p.requires_grad]]
     begun = False
     for name, module in _units(model, getattr(model, "BLOCKS", ())):
         trained = [(f"{name}.{key}", p) for key, p in module.named_parameters() if p.requires_grad]
+        trained = [(key, p) for key, p in trained if key not in own]
         if any(p.ndim > 1 for _, p in trained):
             if begun:
                 found.append([])
@@ -65,10 +72,10 @@ def stages(model: nn.Module) -> list[list[str]]:
 
 
 def _units(module: nn.Module, kinds: tuple[type[nn.Module], ...], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The network's blocks and what lies between them, in order; without the head."""
+    """The network's blocks and what lies between them, in order."""
     for name, child in module.named_children():
         whole = isinstance(child, kinds) or not any(True for _ in child.children())
         if not whole and (type(child) in _LISTS or any(isinstance(inner, kinds) for inner in child.modules())):
             yield from _units(child, kinds, f"{prefix}{name}.")
-        elif prefix or name != "head":
+        else:
             yield f"{prefix}{name}", child

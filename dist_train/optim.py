@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dist_train.groups import groups
+from dist_train.groups import groups, head
 from dist_train.settings import Optim
 from dist_train.settings.optim import BETAS
+
+__all__ = ["FUSED", "Average", "build", "floating", "head", "learning_rate", "load"]
 
 FUSED = ("adamw", "adam", "sgd")  # these leave all as it is where `found_inf` says so; the others need `undo`
 _KINDS: dict[str, Callable[..., torch.optim.Optimizer]] = {

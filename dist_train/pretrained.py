@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_train import models, weights
+from dist_train.models.reference import RULES
 from dist_train.settings import Config
 from dist_train.systems import TITLES, systems, trained_with, warning
 from dist_train.weights import Weights
@@ -99,7 +100,7 @@ def _named(found: Weights, config: Config, model: nn.Module) -> tuple[dict[str, 
         report.warning = warning(("dist_train",), config, trained_with(found.config))
         return state, report
     known = model.state_dict().keys()
-    renamed = models.from_reference(config.model.name, found.state)
+    renamed = _ours(config.model.name, found.state)
     if len(known & found.state.keys()) > len(known & renamed.keys()):
         return found.state, Report(str(found.path), "names of dist_train")
     whose = systems(config.model.name, found.state.keys(), found.path.name)
@@ -178,11 +179,16 @@ def _advice(found: Weights, report: Report, config: Config) -> str:
     shares = {}
     for name in models.ARCHITECTURES:
         known = _names(name)
-        shares[name] = len(known & models.from_reference(name, found.state).keys()) / max(1, len(known))
+        shares[name] = len(known & _ours(name, found.state).keys()) / max(1, len(known))
     likely = max(shares, key=lambda name: shares[name])
     if shares[likely] > 0.5 and likely != config.model.name:
         return f"its names are those of model.name={likely}"
     return "give the network that it was made from"
+
+
+def _ours(architecture: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Another system's tensors by our names, where it has this architecture."""
+    return models.from_reference(architecture, state) if architecture in RULES else state
 
 
 def _names(architecture: str) -> set[str]:

@@ -41,7 +41,8 @@ class Step:
         self.average = optim.Average(model, config.optim.ema) if config.optim.ema is not None else None
         self.watch = Stopwatch(world.device, world.size > 1)
         self.weighted = list(model.parameters())
-        self.body = [p for name, p in model.named_parameters() if not name.startswith("head.")]
+        head = set(optim.head(model))
+        self.body = [parameter for name, parameter in model.named_parameters() if name not in head]
         self.frozen = False
         self.norms = norms(model)
         self.statistics = statistics(model)

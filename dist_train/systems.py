@@ -78,6 +78,8 @@ def differences(needed: dict[str, Any], config: Config) -> list[str]:
 
 def warning(found: tuple[str, ...], config: Config, needed: dict[str, Any] | None = None) -> str | None:
     """One line where the front end is none of those that the weights may need. `needed`: known exactly."""
+    if needed is None and (config.features.preset or "").startswith(found):
+        return None
     by_system = {system: needed if needed is not None else needs(system) for system in found}
     apart = {system: differences(settings, config) for system, settings in by_system.items()}
     if not apart or not all(apart.values()):
