@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White
 from dist_train.settings.section import Section
 from dist_train.settings.sound import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
 from dist_train.settings.training import Checkpoint, Data, Evaluation, Log, Model, Objective, Optim, Run
@@ -16,7 +17,10 @@ __all__ = [
     "Audio",
     "Augment",
     "Checkpoint",
+    "Codec",
     "Config",
+    "Cut",
+    "CutMix",
     "Data",
     "Evaluation",
     "Features",
@@ -26,10 +30,13 @@ __all__ = [
     "Noise",
     "Objective",
     "Optim",
+    "Pass",
     "Reverb",
     "Run",
     "Section",
     "SpecAugment",
+    "Stretch",
+    "White",
 ]
 
 
