@@ -42,7 +42,7 @@ def together(wave_BCT: Tensor, rows: Ints, change: RowChange) -> Tensor:
     return wave_BCT.index_copy_(0, where[kept], change(wave_BCT[where], padded)[kept])
 
 
-def column(values: Floats, like: Tensor) -> Tensor:
+def column(values: NDArray[Any], like: Tensor) -> Tensor:
     """(R,) -> (R, 1, 1) of `like`'s type, on its device. Not every accelerator holds float64."""
     return to_device(values.astype(np.float64 if like.element_size() == 8 else np.float32), like.device)[:, None, None]
 

@@ -1,6 +1,6 @@
 """The front end: a batch of raw bytes -> normalised features on the device, ready for the model.
 
-    bytes --PCM, rate, speed, fill, changes one by one, level--> waves --shift, mixup, dither, Fbank, norm, SpecAugment-->
+    bytes --PCM, rate, speed, fill, scene, level--> waves --shift, mixup, dither, Fbank, norm, SpecAugment--> features
 
 In: RawBatch (bytes and plan). Out: FrontBatch. One batch is one group: its result depends on the group alone, neither
 on the rank nor on what came before; in evaluation each row's result depends on that row alone. All arithmetic is in
@@ -170,9 +170,7 @@ class FrontEnd:
             wave_BCT *= torch.from_numpy(gain).to(self.dtype)[:, None, None]
         return wave_BCT, filled
 
-    def _change(
-        self, wave_BCT: Tensor, plan: NDArray[Any], filled: NDArray[np.int64], pairs: mixing.Pairs
-    ) -> Tensor:
+    def _change(self, wave_BCT: Tensor, plan: NDArray[Any], filled: NDArray[np.int64], pairs: mixing.Pairs) -> Tensor:
         """Shift, mixup or CutMix, and dither."""
         if self.augment.shift > 0:
             wave_BCT = change.shift(wave_BCT, filled, change.shifts(plan, self.augment, self.seed))

@@ -148,7 +148,7 @@ def pressures(own: Tensor, other: Tensor, share: Tensor) -> tuple[Tensor, Tensor
 
 def cut_boxes(feat_BTF: Tensor, partner: Ints, box: Ints, bins: int) -> Tensor:
     """CutMix of boxes, in place, in each channel of `bins`, all partners as they were before."""
-    parts_BTCF = feat_BTF.unflatten(2, (-1, bins))
+    parts_BTCF = feat_BTF.view(*feat_BTF.shape[:2], -1, bins)
     pieces = [
         (row, slice(*ends[:2]), slice(*ends[2:]), parts_BTCF[mate, slice(*ends[:2]), :, slice(*ends[2:])].clone())
         for row, (mate, ends) in enumerate(zip(partner.tolist(), box.T.tolist(), strict=True))

@@ -6,11 +6,11 @@ In: waveforms (B, C, T), how many samples of each row count, what was drawn for 
     frames (hop: a quarter) -> rfft -> |X|, angle --at times 0, rate, 2 rate, ...--> polar -> irfft -> overlap-add
 
 The vocoder is `torchaudio.functional.phase_vocoder`'s (Flanagan, Golden 1966; Laroche, Dolson 1999), the inverse
-`torch.istft`'s, which would wait for the device. Phases are turns in whole units of 2^-44: their sums are exact, so they
-do not drift in float32, and no order of additions matters.
+`torch.istft`'s, which would wait for the device. Phases are turns in whole units of 2^-44: their sums are exact, so
+they do not drift in float32, and no order of additions matters.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,16 +55,15 @@ def stretch(wave_BCT: Tensor, filled: Ints, plan: Rows, draws: StretchDraws, fft
     rows, window = np.flatnonzero(draws.chosen), plan["window"].astype(np.int64)
 
     def change(sound_RCT: Tensor, numbers: Ints) -> Tensor:
-        drawn = StretchDraws(*(values[numbers] for values in draws))
-        made_RCT = vocoded(sound_RCT, filled[numbers], drawn.rate, fft)
-        columns = np.stack([drawn.made, drawn.offset, drawn.period, window[numbers]])
+        made_RCT = vocoded(sound_RCT, filled[numbers], draws.rate[numbers], fft)
+        columns = np.stack([draws.made, draws.offset, draws.period, window])[:, numbers]
         return _placed(made_RCT, to_device(columns[:, :, None, None], sound_RCT.device))
 
     return changed(wave_BCT, rows, change)
 
 
 def _placed(made_RCT: Tensor, columns: Tensor) -> Tensor:
-    """The first `made` samples of each row, from `offset` on, again every `period`, in its window; silence elsewhere."""
+    """The first `made` samples of each row, from `offset` on, again every `period`, in its window."""
     made, offset, period, window = columns.unbind()
     place = torch.arange(made_RCT.shape[2], device=made_RCT.device)
     source = (place - offset) % period
@@ -74,51 +73,51 @@ def _placed(made_RCT: Tensor, columns: Tensor) -> Tensor:
 
 def vocoded(sound_RCT: Tensor, filled: Ints, rate: Floats, fft: int) -> Tensor:
     """(R, C, T): the first T samples of each row's first `filled` ones at `rate`; undefined past filled / rate."""
-    samples, hop, device = sound_RCT.shape[2], fft // OVER, sound_RCT.device
-    window = torch.hann_window(fft, dtype=sound_RCT.dtype, device=device)
-    sound_RCT = sound_RCT.masked_fill(~inside(filled, samples, sound_RCT), 0)
-    count = 1 + samples // hop
-    padded = torch.nn.functional.pad(sound_RCT, (fft // 2, fft // 2 + hop))
-    spectrum_RCNF = torch.fft.rfft(padded.unfold(2, fft, hop)[:, :, :count] * window)
-    frames = 1 + filled // hop  # of each row; those after them reach into its end only
-    late = torch.arange(count, device=device)[:, None] >= to_device(frames[:, None, None, None], device)
-    index, part, valid = _times(frames, rate, 1 + (samples + fft // 2) // hop, count, sound_RCT)
-    made = _interpolated(spectrum_RCNF.masked_fill_(late, 0), index, part) * valid
-    pieces = torch.fft.irfft(made, fft) * window
-    envelope = _added(valid * window.square(), hop)
-    return (_added(pieces, hop) / envelope.clamp_(min=SILENT))[..., fft // 2 : fft // 2 + samples]
+    (rows, channels, samples), hop = sound_RCT.shape, fft // OVER
+    filled, rate = np.repeat(filled, channels), np.repeat(rate, channels)
+    window = torch.hann_window(fft, dtype=sound_RCT.dtype, device=sound_RCT.device)
+    sound_QT = sound_RCT.flatten(0, 1).masked_fill(~inside(filled, samples, sound_RCT)[:, 0], 0)
+    padded = torch.nn.functional.pad(sound_QT, (fft // 2, fft // 2 + hop))
+    spectrum_QNF = torch.fft.rfft(padded.unfold(1, fft, hop)[:, : 1 + samples // hop] * window)
+    times = _times(1 + filled // hop, rate, 1 + (samples + fft // 2) // hop, spectrum_QNF)
+    pieces = torch.fft.irfft(_interpolated(spectrum_QNF, *times), fft) * window
+    envelope = _added(times[2] * window.square(), hop)
+    made_QT = (_added(pieces, hop) / envelope.clamp_(min=SILENT))[:, fft // 2 : fft // 2 + samples].contiguous()
+    return made_QT.view(rows, channels, samples)
 
 
-def _times(frames: Ints, rate: Floats, steps: int, count: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, 1, steps, 1) each: the frame before each time, how far behind it the time lies, whether it is in the sound.
+def _times(frames: Ints, rate: Floats, steps: int, like: Tensor) -> tuple[Tensor, ...]:
+    """(Q, K, 1) each: the frame before each time, how far behind it the time lies, whether it is in the sound; and
+    (Q, N, 1) which frames are: those after them reach into its end only.
 
     In float64 on the host: on the other side of a whole number another pair of frames gives the phase.
     """
     time = np.arange(steps) * rate[:, None]
-    index = np.floor(time).astype(np.int64)
-    number: Any = np.float64 if like.element_size() == 8 else np.float32
-    parts = np.stack([time - index, index < frames[:, None]]).astype(number)
-    part, valid = to_device(parts[:, :, None, :, None], like.device).unbind()
-    return to_device(index.clip(max=count - 1)[:, None, :, None], like.device), part, valid
+    index, number = np.floor(time).astype(np.int64), np.float64 if like.dtype == torch.complex128 else np.float32
+    columns = [time - index, index < frames[:, None], np.arange(like.shape[1]) < frames[:, None]]
+    packed = to_device(np.concatenate(columns, 1).astype(number), like.device)[:, :, None]
+    part, valid, own = packed[:, :steps], packed[:, steps : 2 * steps], packed[:, 2 * steps :]
+    return to_device(index.clip(max=like.shape[1] - 1), like.device), part, valid, own
 
 
-def _interpolated(spectrum_RCNF: Tensor, index: Tensor, part: Tensor) -> Tensor:
+def _interpolated(spectrum_QNF: Tensor, index: Tensor, part: Tensor, valid: Tensor, own: Tensor) -> Tensor:
     """Spectra at the times `index + part`: magnitudes between neighbours, phases added up from one to the next."""
-    wide = index.expand(-1, spectrum_RCNF.shape[1], -1, spectrum_RCNF.shape[3])
-    size = torch.nn.functional.pad(spectrum_RCNF.abs(), (0, 0, 0, 1))  # silence behind the last frame
-    turn = torch.nn.functional.pad(spectrum_RCNF.angle() / (2 * torch.pi), (0, 0, 0, 1))
-    line = torch.arange(spectrum_RCNF.shape[3], device=wide.device)
-    step = turn[:, :, 1:] - turn[:, :, :-1] - (line % OVER).to(turn.dtype) / OVER
-    units = ((step - step.round()) * TURN).to(torch.int64).gather(2, wide)
-    before = torch.nn.functional.pad(units, (0, 0, 1, -1)).cumsum(2) & TURN - 1
-    nominal = (torch.arange(index.shape[2], device=wide.device)[:, None] * line % OVER).to(turn.dtype) / OVER
-    phase = turn[:, :, :1] + before.to(turn.dtype) / TURN + nominal
-    low, high = size.gather(2, wide), size.gather(2, wide + 1)
-    return torch.polar(low * (1 - part) + high * part, phase * (2 * torch.pi))
+    real, imag = (values.masked_fill(own == 0, 0) for values in torch.view_as_real(spectrum_QNF).unbind(3))
+    silence = 0, 0, 0, 1  # behind the last frame
+    size = torch.nn.functional.pad((real.square() + imag.square()).sqrt(), silence)
+    turn = torch.nn.functional.pad(torch.atan2(imag, real) / (2 * torch.pi), silence)
+    row, line = torch.arange(len(turn), device=turn.device)[:, None], torch.arange(turn.shape[2], device=turn.device)
+    step = turn[:, 1:] - turn[:, :-1] - (line & OVER - 1).to(turn.dtype) / OVER
+    units = ((step - step.round()) * TURN).to(torch.int64)[row, index]
+    before = torch.nn.functional.pad(units, (0, 0, 1, -1)).cumsum(1) & TURN - 1
+    nominal = (torch.arange(index.shape[1], device=turn.device)[:, None] * line & OVER - 1).to(turn.dtype) / OVER
+    phase = (turn[:, :1] + before.to(turn.dtype) / TURN + nominal) * (2 * torch.pi)
+    between = torch.lerp(size[row, index], size[row, index + 1], part) * valid
+    return torch.complex(between * phase.cos(), between * phase.sin())
 
 
-def _added(pieces_RCNS: Tensor, hop: int) -> Tensor:
-    """Frames of OVER hops, each a hop after the one before, added up: (..., N, S) -> (..., (N - 1) hop + S)."""
-    parts = pieces_RCNS.unflatten(3, (OVER, hop)).unbind(3)
+def _added(pieces_QNS: Tensor, hop: int) -> Tensor:
+    """Frames of OVER hops, each a hop after the one before, added up: (Q, N, S) -> (Q, (N - 1) hop + S)."""
+    parts = pieces_QNS.reshape(*pieces_QNS.shape[:2], OVER, hop).unbind(2)
     late = [torch.nn.functional.pad(part, (0, 0, number, OVER - 1 - number)) for number, part in enumerate(parts)]
-    return (late[0] + late[1] + late[2] + late[3]).flatten(2)
+    return (late[0] + late[1] + late[2] + late[3]).flatten(1)

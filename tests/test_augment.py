@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from clips import index_rows, plan_of, raw_batch, sound
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_train import augment

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_train import masks
-from dist_train.gaussian import gaussian
 from dist_train.settings import SpecAugment
 
 
@@ -45,3 +44,30 @@ def test_mask_fills() -> None:
     assert out[1, :, 0].tolist() == [1, 1, 1, 1, 9, 9]
 
 
+def test_widths_as_a_share_of_bins() -> None:
+    plan, frames = plan_of(4000), np.full(4000, 100)
+    for bins, share, widest in ((64, 0.1, 6), (80, 0.25, 20)):
+        freq, _ = masks.bands(plan, frames, bins, SpecAugment(freq_width=share), seed=0)
+        whole, _ = masks.bands(plan, frames, bins, SpecAugment(freq_width=widest), seed=0)
+        np.testing.assert_array_equal(freq, whole)
+        assert (freq[1] - freq[0]).max() == widest
+
+
+def test_noise_that_fills_has_the_mean_and_deviation_of_what_counts() -> None:
+    frames = torch.tensor([100, 60])
+    feat = torch.randn(2, 100, 40, generator=torch.Generator().manual_seed(0)).double() * 3 - 7
+    feat[1, 60:] = 0
+    keys = masks.mask_keys(plan_of(2), SpecAugment(fill="noise"), 0)
+    fill = masks.filling(feat, frames, "noise", torch.from_numpy(keys))
+    for row, end in enumerate(frames.tolist()):
+        assert float(fill[row].mean()) == pytest.approx(float(feat[row, :end].mean()), abs=0.2)
+        assert float(fill[row].std()) == pytest.approx(float(feat[row, :end].std()), rel=0.05)
+    whole = np.array([[[0], [0]], [[40], [0]]]), np.array([[[0], [10]], [[0], [13]]])
+    out = masks.mask(feat.clone(), *whole, fill)
+    assert torch.equal(out[0], fill[0])
+    assert torch.equal(out[1, 10:13], fill[1, 10:13])
+    assert torch.equal(out[1, 13:], feat[1, 13:])
+    alone = masks.filling(feat[1:], frames[1:], "noise", torch.from_numpy(keys[1:]))
+    assert torch.equal(alone[0], fill[1])
+    assert masks.filling(feat, frames, "zero", None) == 0.0
+    torch.testing.assert_close(masks.filling(feat, frames, "mean", None)[1, 0, 0], feat[1, :60].mean())

@@ -68,7 +68,9 @@ def test_between_class_mixing_is_by_sound_pressure(loud: float) -> None:
 def test_between_class_mixing_keeps_the_ratio_of_pressures(share: float) -> None:
     """The mixed-in parts are heard as r to 1 - r, whatever the levels were, at the energy of sounds as loud."""
     sounds = torch.randn(2, 1, 16000) * torch.tensor([0.3, 0.002])[:, None, None]
-    mixed = mixing.mix(sounds.clone(), summed(np.array([1, 1]), np.array([share, 1], np.float32)), "between_class")[0, 0]
+    mixed = mixing.mix(sounds.clone(), summed(np.array([1, 1]), np.array([share, 1], np.float32)), "between_class")[
+        0, 0
+    ]
     parts = torch.linalg.lstsq(sounds[:, 0].T.double(), mixed[:, None].double()).solution[:, 0]
     heard = parts * loudness(sounds, 16000).double()
     assert float(heard[0] / heard[1]) == pytest.approx(share / (1 - share), rel=1e-3)
@@ -103,3 +105,77 @@ def test_a_mix_depends_on_its_pair_only(kind: str) -> None:
         assert torch.equal(alone[0], together[row])
 
 
+CUT = Augment(mixup=Mixup(probability=0.3), cutmix=CutMix(probability=0.4))
+BOX = Augment(mixup=Mixup(probability=0.3), cutmix=CutMix(probability=0.4, part="box"))
+
+
+def mixed_plan(rows: int) -> np.ndarray:
+    plan = plan_of(rows, 1000, 1000)
+    plan["length"] = np.random.default_rng(0).integers(10, 1001, rows)
+    plan["weight"][5] = 0
+    return plan
+
+
+@pytest.mark.parametrize("augment", [CUT, BOX])
+def test_one_draw_decides_between_mixup_and_cutmix(augment: Augment) -> None:
+    plan = mixed_plan(4000)
+    found = drawn(plan, augment, 1)
+    summed, replaced = found.share < 1, (found.span[1] > found.span[0]) | (found.box[1] > found.box[0])
+    assert not (summed & replaced).any()
+    assert abs(summed.mean() - 0.3) < 0.03
+    assert abs(replaced.mean() - 0.4) < 0.04
+    assert ((found.weight < 1) <= (summed | replaced)).all()
+    assert (found.partner[found.weight == 1][~summed[found.weight == 1]] == np.flatnonzero(found.weight == 1)).all()
+    assert found.weight[5] == 1
+    assert 5 not in found.partner[found.weight < 1]
+    only = drawn(plan, Augment(mixup=Mixup(probability=0.3)), 1)
+    np.testing.assert_array_equal(only.share, found.share)  # CutMix changes nothing in mixup's draws
+    assert (found.until(plan["length"])[replaced] == plan["length"][replaced]).all()
+
+
+def test_the_label_of_a_span_is_its_share_of_what_counts() -> None:
+    plan = mixed_plan(4000)
+    found, filled = drawn(plan, CUT, 2), plan["length"].astype(np.int64)
+    cut = found.span[1] > found.span[0]
+    both = np.minimum(filled, filled[found.partner])
+    assert (found.span[0] >= 0).all() and (found.span[1][cut] <= both[cut]).all()
+    np.testing.assert_allclose(found.weight[cut], 1 - (found.span[1] - found.span[0])[cut] / filled[cut], atol=1e-6)
+    alike = cut & (both == filled)
+    assert 0.4 < found.weight[alike].mean() < 0.6  # Beta(1, 1)
+
+
+def test_the_label_of_a_box_is_its_share_of_frames_and_bins() -> None:
+    plan = mixed_plan(4000)
+    found, frames = drawn(plan, BOX, 2, bins=64), plan["length"] // 10
+    first, end, low, high = found.box
+    cut = (end > first) & (high > low)
+    both = np.minimum(frames, frames[found.partner])
+    assert (end[cut] <= both[cut]).all() and high.max() == 64 and low.min() == 0
+    expected = 1 - ((end - first) * (high - low) / (frames * 64))[cut]
+    np.testing.assert_allclose(found.weight[cut], expected, atol=1e-6)
+    whole = cut & (both >= 50)
+    sides = ((end - first) / both)[whole], ((high - low) / 64)[whole]
+    np.testing.assert_allclose(sides[0], sides[1], atol=0.02)  # alike, as in the paper
+
+
+def test_spans_and_boxes_are_the_partners_as_they_were() -> None:
+    wave = torch.arange(3.0).view(3, 1, 1) + torch.zeros(3, 2, 6)
+    span = np.array([[1, 0, 2], [4, 6, 2]])
+    pairs = Pairs(np.array([1, 2, 2]), np.ones(3), np.array([1, 1, 1], np.float32), span, np.zeros((4, 3), np.int64))
+    out = mixing.mix(wave.clone(), pairs)
+    assert out[:, 1].tolist() == [[0, 1, 1, 1, 0, 0], [2] * 6, [2] * 6]
+    feat = torch.arange(2.0).view(2, 1, 1) + torch.zeros(2, 4, 6)
+    boxes = np.array([[1, 0], [3, 0], [1, 0], [2, 0]])
+    out = mixing.cut_boxes(feat.clone(), np.array([1, 0]), boxes, 3)
+    expected = torch.zeros(4, 6)
+    expected[1:3, [1, 4]] = 1  # the bin in both channels
+    assert torch.equal(out[0], expected)
+    assert torch.equal(out[1], feat[1])
+
+
+def test_draws_depend_on_position_and_place_in_the_group_only() -> None:
+    plan = mixed_plan(64)
+    one, again, other = drawn(plan, CUT, 3), drawn(plan.copy(), CUT, 3), drawn(plan, CUT, 4)
+    for mine, theirs in zip(one, again, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert (one.weight != other.weight).any()

@@ -1,9 +1,10 @@
 """A batch of raw bytes -> normalised features, by three functions of tensors whose shapes stay the same.
 
 `sound` makes waveforms of bytes, `mixed` changes them, `heard` makes features of them; between the first two lie the
-changes of single windows and level, which are given. A batch costs two host->device copies, its bytes and one table, and no wait.
-Compiled, a batch with fewer rows than those before gets spare ones, whose results are cut off: no shape varies, nothing
-is compiled again, and a row's result comes from the same kernels whatever shares its batch.
+changes of single windows and level, which are given. A batch costs two host->device copies, its bytes and one table,
+those of the changes that are on, and no wait. Compiled, a batch with fewer rows than those before gets spare ones, whose
+results are cut off: no shape varies, nothing is compiled again, and a row's result comes from the same kernels whatever
+shares its batch.
 """
 
 from collections.abc import Callable
@@ -58,8 +59,8 @@ class Batched:
 
     `listen`: how many rows keep their waveform (None: all). `rows`: the most that a batch will have, if it is known.
     `change` (in training) and `level` (always) take waveforms (B, C, T), their PLAN rows and how many samples of each
-    count, and return waveforms; `lengths` says how many count after `change`. `bank`: another extractor, with `size`, `bins`, `valid` and `batched`, than the
-    one that `features` names. `statistics` as in FrontEnd.
+    count, and return waveforms; `lengths` says how many count after `change`. `bank`: another extractor, with `size`,
+    `bins`, `valid` and `batched`, than the one that `features` names. `statistics` as in FrontEnd.
     """
 
     def __init__(
