@@ -2,7 +2,8 @@
 
     folders --listed, sorted--> clips --evenly spaced over the list, up to a budget--> Bank, Rooms
 
-In: folders of tar shards (with their index.json) or of recordings in any depth. Out: all noise as one int16 tensor, all
+In: folders of tar shards (with their index.json) or of recordings in any depth; of shards with a class `noise` or `rir`
+that class alone. Out: all noise as one int16 tensor, all
 impulse responses as one float tensor. What is taken depends on the folders and the settings alone, so every rank holds
 the same.
 """
@@ -93,7 +94,8 @@ def noise_bank(settings: Noise, audio: Audio, device: torch.device | str) -> Ban
     nothing, or not one clip of sound.
     """
     key = "augment.noise.shards"
-    sources = [_source(path, audio.model_copy(update={"channels": "mono"}), key) for path in settings.shards]
+    mono = audio.model_copy(update={"channels": "mono"})
+    sources = [_source(path, mono, key, "noise") for path in settings.shards]
     rate = audio.sample_rate
     lengths = [source.lengths() for source in sources]
     taken = take(np.concatenate(lengths), round(settings.minutes * 60 * rate), round(PIECE * rate), rate)
@@ -117,7 +119,8 @@ def rooms_bank(settings: Reverb, audio: Audio, device: torch.device | str, dtype
     sample, the direct sound, is dropped, so reverberation does not delay; what comes after settings.seconds too.
     """
     key = "augment.reverb.shards"
-    sources = [_source(path, audio.model_copy(update={"channels": "first"}), key) for path in settings.shards]
+    first_of = audio.model_copy(update={"channels": "first"})
+    sources = [_source(path, first_of, key, "rir") for path in settings.shards]
     counts = [source.count for source in sources]
     total = sum(counts)
     chosen = np.arange(min(settings.rooms, total)) * max(total, 1) // max(1, min(settings.rooms, total))
@@ -179,12 +182,12 @@ class Source:
     sounds: Callable[[Ints, Ints], Iterator[Sound | str]]
 
 
-def _source(name: str, audio: Audio, key: str) -> Source:
+def _source(name: str, audio: Audio, key: str, label: str) -> Source:
     root = local(name)
     if not root.exists():
         raise ValueError(f"{root}: there is no such folder; name folders of shards or of recordings in {key}")
     if root.name == INDEX or (root / INDEX).is_file() or (root.is_dir() and any(root.glob("*.tar"))):
-        return _shards(root, audio)
+        return _shards(root, audio, label)
     return _recordings(root, audio)
 
 
@@ -199,12 +202,15 @@ def _read(source: Source, numbers: Ints, samples: Ints) -> tuple[list[Sound], li
     return found, bad
 
 
-def _shards(root: Path, audio: Audio) -> Source:
-    """The clips of a set of shards, converted by `Waves`."""
+def _shards(root: Path, audio: Audio, label: str) -> Source:
+    """The clips of a set of shards, converted by `Waves`; where one of its classes is `label`, those of it alone."""
     view = choose([open_set(root)])
+    ids = np.arange(len(view))
+    if label in view.classes:
+        ids = np.flatnonzero(view.rows(ids)["label"] == view.classes.index(label))
 
     def lengths() -> Ints:
-        rows = view.rows(np.arange(len(view)))
+        rows = view.rows(ids)
         frames, rate = rows["frames"].astype(np.int64), rows["rate"].astype(np.int64)
         return np.asarray(-(-frames * audio.sample_rate // rate))
 
@@ -214,7 +220,7 @@ def _shards(root: Path, audio: Audio) -> Source:
         # One clip a request, since lengths differ.
         requests = (
             full_windows(view.rows(number), number, audio, longest)
-            for number, longest in zip(numbers[:, None], seconds.tolist(), strict=True)
+            for number, longest in zip(ids[numbers][:, None], seconds.tolist(), strict=True)
         )
         with Reader(Files(view.files), requests) as reader:
             for raw in reader:
@@ -224,7 +230,7 @@ def _shards(root: Path, audio: Audio) -> Source:
                     wave_RCT = waves(raw.data, raw.plan, int(raw.plan["length"][0]), None, np.zeros(1))
                     yield wave_RCT[0, 0].numpy().copy()
 
-    return Source(len(view), lambda number: f"{root}, {view.key(number)}", lengths, sounds)
+    return Source(len(ids), lambda number: f"{root}, {view.key(int(ids[number]))}", lengths, sounds)
 
 
 def _recordings(root: Path, audio: Audio) -> Source:

@@ -1,6 +1,6 @@
 """The front end: a batch of raw bytes -> normalised features on the device, ready for the model.
 
-    bytes --PCM, rate, speed, fill, level, reverb, noise--> waves --shift, mixup, dither, Fbank, norm, SpecAugment-->
+    bytes --PCM, rate, speed, fill, scene, level--> waves --shift, mixup, dither, Fbank, norm, SpecAugment--> features
 
 In: RawBatch (bytes and plan). Out: FrontBatch. One batch is one group: its result depends on the group alone, neither
 on the rank nor on what came before; in evaluation each row's result depends on that row alone. All arithmetic is in
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as change
+from dist_train import masks, mixing
 from dist_train.batched import Batched
 from dist_train.features import extractor
 from dist_train.gaussian import gaussian, noise_keys
@@ -92,6 +93,7 @@ class FrontEnd:
 
     def _batched(self, compile: bool, rows: int) -> Batched:
         scene, crop = self.scene, self.audio.target_db is not None and self.audio.level == "crop"
+        changes = scene.changes
         return Batched(
             self.audio,
             self.augment,
@@ -101,8 +103,8 @@ class FrontEnd:
             dtype=self.dtype,
             compile=compile,
             rows=rows,
-            reverb=scene.reverb if scene.rooms is not None else None,
-            noise=scene.noise if scene.bank is not None else None,
+            change=scene.change if changes else None,
+            lengths=scene.lengths if changes else None,
             level=scene.level if crop else None,
         )
 
@@ -113,17 +115,18 @@ class FrontEnd:
             self.batched.statistics, self.batched.listen = self.statistics, self.listen
             return FrontBatch(*self.batched(raw, training))
         plan = raw.plan
-        partner, weight = np.arange(len(plan)), np.ones(len(plan), np.float32)
-        if training:
-            partner, weight = change.mix_pairs(plan, self.augment.mixup, self.seed)
         with exact(self.device):
             wave_BCT, filled = self._waves(raw, training)
+            pairs = mixing.alone(len(plan))
             if training:
-                wave_BCT = self._change(wave_BCT, plan, filled, partner, weight)
-            filled = np.maximum(filled, filled[partner])
-            feat_BTF, frames = self._features(wave_BCT, filled)
+                valid, bins = self.extractor.valid, self.extractor.bins
+                pairs = mixing.pairs(plan, self.augment, filled, valid, bins, self.seed)
+                wave_BCT = self._change(wave_BCT, plan, filled, pairs)
+            feat_BTF, frames = self._features(wave_BCT, pairs.until(filled))
             frames_B = None if (frames == feat_BTF.shape[1]).all() else torch.from_numpy(frames)
             feat_BTF = self._normalise(feat_BTF, frames_B, training)
+            if pairs.box.any():
+                feat_BTF = mixing.cut_boxes(feat_BTF, pairs.partner, pairs.box, self.extractor.bins)
             if training and self.augment.spec is not None:
                 feat_BTF = self._mask(feat_BTF, frames_B, plan, frames)
         return FrontBatch(
@@ -131,8 +134,8 @@ class FrontEnd:
             frames_B,
             torch.from_numpy(plan["label"].astype(np.int64)),
             torch.from_numpy(plan["weight"].copy()),
-            torch.from_numpy(partner),
-            torch.from_numpy(weight),
+            torch.from_numpy(pairs.partner),
+            torch.from_numpy(pairs.weight),
             wave_BCT[: self.listen, 0].clone(),  # the next batch takes the waves' memory
             None if training else wave_BCT.flatten(1).any(1),
         )
@@ -159,25 +162,19 @@ class FrontEnd:
         level, gain = change.levels(plan, self.audio, augment, self.seed, training)
         filled = (plan["length"] if self.audio.short == "pad" else plan["window"]).astype(np.int64)
         wave_BCT = self.waves(raw.data, plan, samples, level, place)
-        if training:
-            wave_BCT = self.scene.noise(self.scene.reverb(wave_BCT, plan, filled), plan, filled)
+        if training and self.scene.changes:
+            wave_BCT = self.scene.change(wave_BCT, plan, filled)
+            filled = self.scene.lengths(plan, filled)
         wave_BCT = self.scene.level(wave_BCT, plan, filled)
         if gain is not None:
             wave_BCT *= torch.from_numpy(gain).to(self.dtype)[:, None, None]
         return wave_BCT, filled
 
-    def _change(
-        self,
-        wave_BCT: Tensor,
-        plan: NDArray[Any],
-        filled: NDArray[np.int64],
-        partner: NDArray[np.int64],
-        weight: NDArray[Any],
-    ) -> Tensor:
-        """Shift, mixup and dither."""
+    def _change(self, wave_BCT: Tensor, plan: NDArray[Any], filled: NDArray[np.int64], pairs: mixing.Pairs) -> Tensor:
+        """Shift, mixup or CutMix, and dither."""
         if self.augment.shift > 0:
             wave_BCT = change.shift(wave_BCT, filled, change.shifts(plan, self.augment, self.seed))
-        wave_BCT = change.mix(wave_BCT, partner, weight, self.augment.mixup.kind, self.audio.sample_rate)
+        wave_BCT = mixing.mix(wave_BCT, pairs, self.augment.mixup.kind, self.audio.sample_rate)
         if self.features.dither > 0 and self.features.name in ("fbank", "mfcc"):
             level = self.features.dither / self.features.waveform_scale
             keys = torch.from_numpy(noise_keys(plan["position"], self.seed))
@@ -202,14 +199,13 @@ class FrontEnd:
         return normalise(feat_BTF, frames_B, norm, self.statistics)
 
     def _mask(self, feat_BTF: Tensor, frames_B: Tensor | None, plan: NDArray[Any], frames: NDArray[np.int64]) -> Tensor:
-        """SpecAugment; the mean that fills is over a row's valid frames, whose tail is zero."""
+        """SpecAugment within a row's valid frames."""
         settings = self.augment.spec
         assert settings is not None
-        freq, time = change.bands(plan, frames, self.extractor.bins, settings, self.seed)
+        freq, time = masks.bands(plan, frames, self.extractor.bins, settings, self.seed)
         freq = np.concatenate([freq + channel * self.extractor.bins for channel in range(self.channels)], axis=2)
-        level: Tensor | float = 0.0
-        if settings.fill == "mean":
-            count = torch.from_numpy(frames * self.bins)[:, None, None]
-            level = feat_BTF.sum((1, 2), keepdim=True) / count
-        masked = change.mask(feat_BTF, freq, time, level)
+        keys = masks.mask_keys(plan, settings, self.seed)
+        key_B = None if keys is None else torch.from_numpy(keys)
+        fill = masks.filling(feat_BTF, torch.from_numpy(frames), settings.fill, key_B)
+        masked = masks.mask(feat_BTF, freq, time, fill)
         return masked if frames_B is None else normalise(masked, frames_B, "none")

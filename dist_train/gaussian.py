@@ -14,13 +14,13 @@ from torch import Tensor
 from dist_train.order import GOLDEN, LAST_SHIFT, MIX, uniform
 
 
-def noise_keys(position: NDArray[Any], seed: int) -> NDArray[np.int64]:
-    """(B,) where each position's count begins: 48 random bits, divided by splitmix64's step mod 2^64.
+def noise_keys(position: NDArray[Any], seed: int, use: str = "noise") -> NDArray[np.int64]:
+    """(B,) where each position's count begins: 48 random bits, divided by splitmix64's step mod 2^64. `use`: what for.
 
     `place * step` would overflow in an index, which C++ compilers take for impossible: inductor's kernels then read
     out of bounds (torch 2.11). `(start + place) * step` is arithmetic on data.
     """
-    halves = [(uniform(seed, position, name) * 2**24).astype(np.uint64) for name in ("noise high", "noise low")]
+    halves = [(uniform(seed, position, name) * 2**24).astype(np.uint64) for name in (f"{use} high", f"{use} low")]
     keys = halves[0] << np.uint64(32) | halves[1] << np.uint64(8)
     return np.asarray((keys * np.uint64(pow(GOLDEN, -1, 2**64))).view(np.int64))
 

@@ -22,6 +22,7 @@ from dist_train.layers import layers
 from dist_train.log import Log
 from dist_train.parts import Parts
 from dist_train.runs import RunFolder
+from dist_train.settings import effects
 from dist_train.speed import Speed
 from dist_train.start import Start
 from dist_train.step import SHARED
@@ -77,8 +78,10 @@ class Record:
         if view.left_out:
             shortest = parts.config.audio.min_seconds
             self.log.message(f"{view.left_out} clips under audio.min_seconds={shortest:g} are left out of training")
-        for line in parts.front.bad:
-            self.log.warn(f"not heard in augmentation: {line}")
+        sound = parts.config.audio, parts.config.augment, parts.config.features
+        unheard = [f"not heard in augmentation: {line}" for line in parts.front.bad]
+        for line in [*unheard, *effects.traceless(*sound)]:
+            self.log.warn(line)
         if where:
             self.log.message(f"goes on from {where}: step {progress.step}, {progress.consumed} clips consumed")
         for text in begun.changed:

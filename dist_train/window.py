@@ -69,7 +69,8 @@ def train_windows(
     """One window for each of (B,) positions: speed factor and start are drawn from (seed, position).
 
     `activity` (B, 16) is used for audio.crop=active only: the window's centre falls with a probability in proportion to
-    the level there. ValueError where a rate or a factor cannot be converted.
+    the level there. With augment.crop some windows hold less of their clip (`length`). ValueError where a rate or a
+    factor cannot be converted.
     """
     window = window_samples(audio)
     factor = _share(uniform(seed, positions, "speed"), len(augment.speed))
@@ -77,17 +78,32 @@ def train_windows(
     if augment.speed_probability < 1:
         factor[uniform(seed, positions, "speed chosen") >= augment.speed_probability] = len(augment.speed)
     ratio = _table([*map(_parts, augment.speed), (1, 1, 0)])[factor]
-    free = _convert(source, ratio) - window
+    total = _convert(source, ratio)
+    kept = _kept(np.minimum(total, window), positions, augment, seed)
+    kept = np.where(kept < np.minimum(total, window), kept, window)  # a whole window may reach past its clip
+    free = total - kept
     block = ratio[:, 1]
     draw = uniform(seed, positions, "crop").astype(np.float64)
     if audio.crop == "active":
         assert activity is not None
         centre = _active(activity, uniform(seed, positions, "active"), draw)
-        start = (centre * (free + window)).astype(np.int64) - window // 2
+        start = (centre * total).astype(np.int64) - kept // 2
         start = np.clip(start, 0, np.maximum(free, 0)) // block * block
     else:
         start = _share(draw, np.maximum(free, 0) // block + 1) * block
-    return _plan(rows, ids, positions, factor, start, np.full(len(ids), window), audio, augment.speed)
+    plan = _plan(rows, ids, positions, factor, start, np.full(len(ids), window), audio, augment.speed)
+    plan["length"] = np.minimum(plan["length"], kept)
+    return plan
+
+
+def _kept(whole: Ints, positions: Ints, augment: Augment, seed: int) -> Ints:
+    """(B,) samples that augment.crop leaves of `whole` ones, at least one."""
+    if augment.crop is None or augment.crop.probability == 0:
+        return whole
+    low, high = augment.crop.keep
+    share = low + (high - low) * uniform(seed, positions, "crop kept").astype(np.float64)
+    chosen = uniform(seed, positions, "crop length") < augment.crop.probability
+    return np.where(chosen, np.rint(share * whole).astype(np.int64).clip(1), whole)
 
 
 def eval_windows(rows: NDArray[Any], ids: Ints, audio: Audio, hop: float | None = None) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from dist_train.row import BYTES, CODECS, ROW
+from dist_train.window import PLAN
 
 SUBTYPES = {
     CODECS.U8: "PCM_U8",
@@ -63,3 +64,11 @@ def raw_batch(plan: np.ndarray, clips: list[np.ndarray]) -> Any:
         offset = max(0, -int(row["first"])) * size
         target[offset : offset + len(wanted)] = wanted
     return SimpleNamespace(plan=plan, data=torch.from_numpy(data), bad=[], read_seconds=0.0)
+
+
+def plan_of(count: int, length: int = 100, window: int = 100) -> np.ndarray:
+    """Rows of a plan for what looks at positions and lengths only."""
+    plan = np.zeros(count, PLAN)
+    plan["position"], plan["length"], plan["window"] = np.arange(count) + 1000, length, window
+    plan["weight"], plan["rms"] = 1.0, 0.1
+    return plan

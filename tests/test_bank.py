@@ -241,3 +241,20 @@ def test_errors_say_what_is_wrong_in_one_line(kind: str, folder: Path, tmp_path:
         load(tmp_path / "empty")
     with pytest.raises(ValueError, match="s3"):
         load("s3://bucket/noise")
+
+
+def test_of_shards_with_several_classes_the_one_by_name(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for number, name in enumerate(("alarm", "noise", "rir", "noise")):
+        write(source / f"{name}/{number}.wav", sound(3000 + number, number))
+    pack(source, tmp_path / "shards", Options(workers=1, folds=2))
+    noise = bank.noise_bank(Noise(shards=[str(tmp_path / "shards")]), AUDIO, "cpu")
+    assert sorted(map(len, clips(noise))) == [3001, 3003]
+    for clip in clips(noise):
+        expected = soundfile.read(source / f"noise/{len(clip) - 3000}.wav", dtype="int16")[0]
+        np.testing.assert_array_equal(clip, expected)
+    rooms = bank.rooms_bank(Reverb(shards=[str(tmp_path / "shards")]), AUDIO, "cpu")
+    room = soundfile.read(source / "rir/2.wav", dtype="float32")[0]
+    assert len(rooms) == 1
+    cut = bank.aligned(room, RATE)
+    np.testing.assert_allclose(rooms.impulses_RL[0, : len(cut)], cut, atol=1e-6)

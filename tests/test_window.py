@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dist_train.resample import Resamplers
 from dist_train.row import CODECS
-from dist_train.settings import Audio, Augment
+from dist_train.settings import Audio, Augment, Cut
 from dist_train.waves import Waves
 from dist_train.window import PLAIN, eval_windows, full_windows, train_windows
 
@@ -162,3 +162,32 @@ def test_errors_name_rate_and_factor() -> None:
         eval_windows(rows, ids, Audio())
     with pytest.raises(ValueError, match="factor 10001/10000"):
         train_windows(index_rows([sound(100)]), ids, ids, None, Audio(), Augment(speed=[Fraction(10001, 10000)]), 0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seconds=st.floats(0.05, 1.5), seed=st.integers(0, 2**40), crop=st.sampled_from(["random", "active"]))
+def test_a_crop_of_length_keeps_a_part_of_the_clip(seconds: float, seed: int, crop: str) -> None:
+    audio, augment = Audio(seconds=0.5, crop=crop), Augment(crop=Cut(probability=0.6, keep=(0.25, 0.75)))
+    clips = [sound(max(100, int(16000 * seconds)), seed=1)]
+    rows, ids, positions = index_rows(clips, 16000, CODECS.F32), np.zeros(64, np.int64), seed + np.arange(64)
+    activity = np.ones((64, 16), np.uint8)
+    plan = train_windows(rows[ids], ids, positions, activity, audio, augment, seed=3)
+    plain = train_windows(rows[ids], ids, positions, activity, audio, Augment(), seed=3)
+    cut = plan["length"] < plain["length"]
+    assert 0.3 < cut.mean() < 0.85
+    assert (plan["window"] == 8000).all() and (plan["count"] == plain["count"]).all()  # shapes stay
+    for name in ("start", "length", "first"):
+        assert (plan[name][~cut] == plain[name][~cut]).all()
+    share = plan["length"][cut] / plain["length"][cut]
+    assert 0.24 < share.min() <= share.max() < 0.76
+    assert (plan["start"] >= 0).all()
+    for row in np.flatnonzero(cut)[:3]:
+        expected = whole(clips[0], 16000, augment.speed[plan["factor"][row]])
+        start, length = int(plan["start"][row]), int(plan["length"][row])
+        assert start + length <= len(expected)
+        out = waves(plan[row : row + 1], clips, audio, augment.speed)[0]
+        torch.testing.assert_close(out[:length], expected[start : start + length], rtol=0, atol=1e-6)
+        assert not out[length:].any()
+    some = np.array([40, 3])
+    again = train_windows(rows[ids[some]], ids[some], positions[some], activity[some], audio, augment, seed=3)
+    assert (again == plan[some]).all()

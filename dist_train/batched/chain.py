@@ -1,9 +1,10 @@
 """A batch of raw bytes -> normalised features, by three functions of tensors whose shapes stay the same.
 
-`sound` makes waveforms of bytes, `mixed` changes them, `heard` makes features of them; between the first two lie
-reverb, noise and level, which are given. A batch costs two host->device copies, its bytes and one table, and no wait.
-Compiled, a batch with fewer rows than those before gets spare ones, whose results are cut off: no shape varies, nothing
-is compiled again, and a row's result comes from the same kernels whatever shares its batch.
+`sound` makes waveforms of bytes, `mixed` changes them, `heard` makes features of them; between the first two lie the
+changes of single windows and level, which are given. A batch costs two copies to the device, its bytes and one table,
+those of the changes that are on, and no wait. Compiled, a batch with fewer rows than those before gets spare ones, whose
+results are cut off: no shape varies, nothing is compiled again, and a row's result comes from the same kernels whatever
+shares its batch.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dist_train import augment as change
+from dist_train import augment as gain
+from dist_train import mixing
 from dist_train.acoustics import loudness
 from dist_train.batched import columns as column
 from dist_train.batched.kaldi import Kaldi
@@ -35,7 +37,8 @@ PROGRAMS = 6  # compiled at most; batches of yet another kind run uncompiled
 STAGE_TAPS = 40  # of stage 1, up to 3.2 times the target rate: a new rate does not change the others' sums
 SAME = Ratio(1, 1)
 
-Change = Callable[[Tensor, Rows, NDArray[np.int64]], Tensor]
+Ints = NDArray[np.int64]
+Change = Callable[[Tensor, Rows, Ints], Tensor]
 
 
 class Made(NamedTuple):
@@ -55,9 +58,9 @@ class Batched:
     """The whole front end on one device; its arguments are those of FrontEnd.
 
     `listen`: how many rows keep their waveform (None: all). `rows`: the most that a batch will have, if it is known.
-    `reverb`, `noise` (in training) and `level` (always) take waveforms (B, C, T), their PLAN rows and how many samples
-    of each count, and return waveforms. `bank`: another extractor, with `size`, `bins`, `valid` and `batched`, than the
-    one that `features` names. `statistics` as in FrontEnd.
+    `change` (in training) and `level` (always) take waveforms (B, C, T), their PLAN rows and how many samples of each
+    count, and return waveforms; `lengths` says how many count after `change`. `bank`: another extractor, with `size`,
+    `bins`, `valid` and `batched`, than the one that `features` names. `statistics` as in FrontEnd.
     """
 
     def __init__(
@@ -72,14 +75,14 @@ class Batched:
         listen: int | None = None,
         compile: bool = False,
         rows: int = 1,
-        reverb: Change | None = None,
-        noise: Change | None = None,
+        change: Change | None = None,
+        lengths: Callable[[Rows, Ints], Ints] | None = None,
         level: Change | None = None,
         bank: Any = None,
     ) -> None:
         self.audio, self.augment, self.features, self.seed = audio, augment, features, seed
         self.device, self.dtype, self.listen, self.rows = torch.device(device), dtype, listen, rows
-        self.compile, self.reverb, self.noise, self.level = compile, reverb, noise, level
+        self.compile, self.change, self.lengths, self.level = compile, change, lengths, level
         kaldi = features.name in ("fbank", "mfcc")
         made = Kaldi if kaldi else extractor
         self.bank: Any = bank or made(audio, features, self.device, dtype)
@@ -98,14 +101,16 @@ class Batched:
     def __call__(self, raw: RawBatch, training: bool) -> Made:
         """Features of a group. With `training`, changed as `augment` says; speed is in the plan already."""
         plan = raw.plan
-        filled = self._filled(plan)
-        partner, weight = np.arange(len(plan)), np.ones(len(plan), np.float32)
+        filled = self._filled(plan, training)
+        pairs = mixing.alone(len(plan))
         if training:
-            partner, weight = change.mix_pairs(plan, self.augment.mixup, self.seed)
-        until = np.maximum(filled, filled[partner])
+            pairs = mixing.pairs(plan, self.augment, filled, self.bank.valid, self.bank.bins, self.seed)
+        until = pairs.until(filled)
         frames = self.bank.valid(until)
-        whole = {"frames": frames, "until": until, "label": plan["label"], "partner": partner}
-        part = {"weight": plan["weight"], "mix": weight}
+        whole = {"frames": frames, "until": until, "label": plan["label"], "partner": pairs.partner}
+        part = {"weight": plan["weight"], "mix": pairs.weight}
+        if training:
+            column.add_cuts(whole, part, pairs, self.augment.cutmix)
         with exact(self.device):
             wave_BCT, whole_IB, part_FB, program = self._waves(raw, training, filled, whole, part)
             if training and self.augment.mixup.kind == "between_class":
@@ -130,7 +135,7 @@ class Batched:
     def raw_features(self, raw: RawBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, F) neither changed nor normalised, (B,) frames and (B,) weights: what `norm.frame_sums` adds up."""
         plan = raw.plan
-        filled = self._filled(plan)
+        filled = self._filled(plan, False)
         whole, part = {"frames": self.bank.valid(filled), "until": filled}, {"weight": plan["weight"]}
         with exact(self.device):
             wave_BCT, whole_IB, part_FB, program = self._waves(raw, False, filled, whole, part)
@@ -141,7 +146,7 @@ class Batched:
         return feat_BTF, frames_B[: len(plan)], weight_B[: len(plan)]
 
     def _waves(
-        self, raw: RawBatch, training: bool, filled: NDArray[np.int64], whole: column.Named, part: column.Named
+        self, raw: RawBatch, training: bool, filled: Ints, whole: column.Named, part: column.Named
     ) -> tuple[Tensor, Tensor, Tensor, Program]:
         """(rows, C, T) waveforms with reverb, noise and level; the table; and the rest of the program."""
         plan, kind = raw.plan, self._kind(raw, training)
@@ -165,14 +170,15 @@ class Batched:
         wave_BCT = program.sound(self.pcm.views(data, kind.codecs), whole_IB, part_FB)
         return self._changed(wave_BCT, plan, filled, training), whole_IB, part_FB, program
 
-    def _changed(self, wave_BCT: Tensor, plan: Rows, filled: NDArray[np.int64], training: bool) -> Tensor:
-        steps = [step for step in ((self.reverb, self.noise) if training else ()) if step is not None]
-        steps += [self.level] if self.level is not None else []
-        if not steps:
+    def _changed(self, wave_BCT: Tensor, plan: Rows, filled: Ints, training: bool) -> Tensor:
+        change = self.change if training else None
+        if change is None and self.level is None:
             return wave_BCT
         own_BCT = wave_BCT[: len(plan)]
-        for step in steps:
-            own_BCT = step(own_BCT, plan, filled)
+        if change is not None:
+            own_BCT = change(own_BCT, plan, self._filled(plan, False))
+        if self.level is not None:
+            own_BCT = self.level(own_BCT, plan, filled)
         if len(wave_BCT) == len(plan):
             return own_BCT
         return torch.nn.functional.pad(own_BCT, (0, 0, 0, 0, 0, len(wave_BCT) - len(plan)))
@@ -237,16 +243,17 @@ class Batched:
             self.programs[kind] = program
         return program
 
-    def _filled(self, plan: Rows) -> NDArray[np.int64]:
-        """(B,) samples of each window that count."""
-        return np.asarray(plan["length"] if self.audio.short == "pad" else plan["window"], np.int64)
+    def _filled(self, plan: Rows, changed: bool) -> Ints:
+        """(B,) samples of each window that count, before or after `change`."""
+        filled = np.asarray(plan["length"] if self.audio.short == "pad" else plan["window"], np.int64)
+        return self.lengths(plan, filled) if changed and self.lengths is not None else filled
 
-    def _factor(self, plan: Rows) -> NDArray[np.int64]:
+    def _factor(self, plan: Rows) -> Ints:
         return np.where(plan["factor"] == PLAIN, len(self.factors) - 1, plan["factor"].astype(np.int64))
 
     def _gains(self, plan: Rows, training: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """(B,) factors before reverb and noise, and after them."""
-        made = change.levels(plan, self.audio, self.augment, self.seed, training)
+        made = gain.levels(plan, self.audio, self.augment, self.seed, training)
         first, second = (np.ones(len(plan)) if factors is None else factors for factors in made)
         return first, second
 

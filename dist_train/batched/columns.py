@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as change
+from dist_train import masks
 from dist_train.decode import Rows, to_device
 from dist_train.gaussian import noise_keys
+from dist_train.mixing import Pairs
 from dist_train.order import uniform
 from dist_train.resample import Ratio
-from dist_train.settings import Audio, Augment
+from dist_train.settings import Audio, Augment, CutMix
 
 FAR = 2**30  # past any window, and within 32 bits
 
@@ -90,14 +92,24 @@ def change_columns(plan: Rows, filled: Ints, augment: Augment, dither: bool, see
     return columns
 
 
+def add_cuts(whole: Named, part: Named, pairs: Pairs, settings: CutMix) -> None:
+    """CutMix: what of each row is its partner's, and the row's share in mixup, which is not its label's then."""
+    if settings.probability > 0:
+        edges = pairs.span if settings.part == "time" else pairs.box
+        whole |= {f"cut {edge}": values for edge, values in enumerate(edges)}
+        part["share"] = pairs.share
+
+
 def mask_columns(plan: Rows, frames: Ints, bins: int, augment: Augment, seed: int) -> Named:
-    """First and end of each mask."""
+    """First and end of each mask, and where the noise in it begins."""
     if augment.spec is None:
         return {}
-    edges = zip(("freq", "time"), change.bands(plan, frames, bins, augment.spec, seed), strict=True)
-    return {
+    keys = masks.mask_keys(plan, augment.spec, seed)
+    edges = zip(("freq", "time"), masks.bands(plan, frames, bins, augment.spec, seed), strict=True)
+    columns: Named = {
         f"{kind} {end} {mask}": bands[side, :, mask]
         for kind, bands in edges
         for mask in range(bands.shape[2])
         for side, end in enumerate(("first", "end"))
     }
+    return columns if keys is None else columns | {"mask key": keys}

@@ -1,8 +1,8 @@
 """The functions of tensors that a batch goes through, for one kind of batch; compiled on demand.
 
     sound   bytes -> pcm -> rate -> speed -> fill -> level          (B, C, T) waveforms
-    mixed   waveforms -> gain, shift -> mixup -> dither             (B, C, T); or moved, blended: two halves
-    heard   waveforms -> features -> norm -> SpecAugment            (B, T, F)
+    mixed   waveforms -> gain, shift -> mixup, CutMix -> dither     (B, C, T); or moved, blended: two halves
+    heard   waveforms -> features -> norm -> CutMix, SpecAugment    (B, T, F)
 
 Several, so that waveforms lie in memory where frames are cut: in one, a compiler would make each sample again for each
 frame that holds it. All shapes are in `Kind`, all numbers of the rows in a table of columns (I, B) and (F, B).
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dist_train.augment import pressures
 from dist_train.batched.pcm import Pcm
 from dist_train.batched.polyphase import Polyphase, corner
 from dist_train.gaussian import gaussian
+from dist_train.masks import filling
+from dist_train.mixing import pressures
 from dist_train.norm import normalise
 from dist_train.row import CODECS
 from dist_train.settings import Augment, Features
@@ -105,13 +106,18 @@ class Program:
         return wave_BCT * part_FB[self.kind.part.index("gain")][:, None, None]
 
     def _blended(self, wave_BCT: Tensor, whole_IB: Tensor, part_FB: Tensor, loud_B: Tensor | None) -> Tensor:
-        """Mixup and dither. `loud_B`: the sound pressure of each row, for between-class learning (`augment.mix`)."""
-        whole, share = _named(whole_IB, self.kind.whole), part_FB[self.kind.part.index("mix")]
+        """Mixup, CutMix and dither. `loud_B`: the sound pressure of each row, for between-class learning (`mixing`)."""
+        whole, part, cut = _named(whole_IB, self.kind.whole), self.kind.part, self.augment.cutmix
+        before_BCT = wave_BCT
         if self.augment.mixup.probability > 0:
+            share = part_FB[part.index("share" if cut.probability > 0 else "mix")]
             partner, own, rest = whole["partner"], share, 1 - share
             if loud_B is not None:
                 own, rest = pressures(loud_B, loud_B[partner], share)
             wave_BCT = wave_BCT * own[:, None, None] + wave_BCT[partner] * rest[:, None, None]
+        if cut.probability > 0 and cut.part == "time":
+            inside = _within(_places(wave_BCT.shape[2], whole_IB), whole, "cut 0", "cut 1")
+            wave_BCT = torch.where(inside, before_BCT[whole["partner"]], wave_BCT)
         if dithers(self.features):
             level = self.features.dither / self.features.waveform_scale
             noise = gaussian(whole["key"], wave_BCT.shape[1], wave_BCT.shape[2])
@@ -124,6 +130,11 @@ class Program:
         if norm == "batch" and not self.kind.training:
             norm = "clip"  # a score must not depend on batch mates
         feat_BTF = normalise(self.transform(wave_BCT, whole["until"]), whole["frames"], norm, statistics_2F)
+        cut = self.augment.cutmix
+        if self.kind.training and cut.probability > 0 and cut.part == "box":
+            time = _within(_places(feat_BTF.shape[1], whole_IB)[:, None], whole, "cut 0", "cut 1")
+            line = _within(_places(feat_BTF.shape[2], whole_IB) % self.bank.bins, whole, "cut 2", "cut 3")
+            feat_BTF = torch.where(time & line, feat_BTF[whole["partner"]], feat_BTF)
         if self.kind.training and self.augment.spec is not None:
             feat_BTF = self._mask(feat_BTF, whole)
         return feat_BTF
@@ -137,20 +148,18 @@ class Program:
         return feat.view(batch, channels, -1, self.bank.bins).transpose(1, 2).flatten(2)
 
     def _mask(self, feat_BTF: Tensor, whole: Columns) -> Tensor:
-        """SpecAugment; the mean that fills is over a row's valid frames, whose tail is zero and stays so."""
+        """SpecAugment; a row's tail is zero and stays so."""
         spec = self.augment.spec
         assert spec is not None
         frames, bins = feat_BTF.shape[1:]
         count_B = whole["frames"][:, None, None]
-        level: Tensor | float = 0.0
-        if spec.fill == "mean":
-            level = feat_BTF.sum((1, 2), keepdim=True) / (count_B * bins).clamp(min=1)
+        level = filling(feat_BTF, whole["frames"], spec.fill, whole.get("mask key"))
         time = torch.arange(frames, device=feat_BTF.device)[:, None]
         line = torch.arange(bins, device=feat_BTF.device) % self.bank.bins
         for kind, place, masks in (("freq", line, spec.freq_masks), ("time", time, spec.time_masks)):
             for mask in range(masks):
-                first, end = (whole[f"{kind} {edge} {mask}"][:, None, None] for edge in ("first", "end"))
-                feat_BTF = torch.where((place >= first) & (place < end), level, feat_BTF)
+                inside = _within(place, whole, f"{kind} first {mask}", f"{kind} end {mask}")
+                feat_BTF = torch.where(inside, level, feat_BTF)
         return torch.where(time < count_B, feat_BTF, 0)
 
 
@@ -172,6 +181,11 @@ def _named(table: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
 
 def _places(count: int, like: Tensor) -> Tensor:
     return torch.arange(count, dtype=torch.int32, device=like.device)
+
+
+def _within(place: Tensor, whole: Columns, first: str, end: str) -> Tensor:
+    """(B, ...) bool: which places lie in each row's span."""
+    return (place >= whole[first][:, None, None]) & (place < whole[end][:, None, None])
 
 
 def _three(whole: Columns, name: str) -> tuple[Tensor, ...]:

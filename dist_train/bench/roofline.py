@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dist_train import augment as change
+from dist_train import masks
 from dist_train.bench import chain, fbank, material, reading, roof, training
 from dist_train.bench.pair import Side, seconds
 from dist_train.bench.row import Row, Work
@@ -87,13 +88,13 @@ def measured(work: Work) -> dict[str, float]:
     batches = [Batch(view, plain, still), Batch(view, plain, Augment()), Batch(view, full, changes)]  # type: ignore[call-arg]
     wave_BT, bank = material.waves(work, BATCH), fbank.bank()
     feat_BTF, frames = bank(wave_BT), np.full(BATCH, 298)
-    bands = change.bands(batches[2].raw.plan, frames, 80, changes.spec or SpecAugment(), 0)  # type: ignore[call-arg]
+    bands = masks.bands(batches[2].raw.plan, frames, 80, changes.spec or SpecAugment(), 0)  # type: ignore[call-arg]
     stream = reading.Stream(view, BATCH, reading.whole(view))
     sides: dict[str, Side] = dict(zip(("decode", "moved", "levelled"), (batch.cut for batch in batches), strict=True))
     sides |= {
         "Fbank": lambda: bank(wave_BT),
         "mean": lambda: normalise(feat_BTF, None, "cmn"),
-        "SpecAugment": lambda: change.mask(feat_BTF, *bands, 0.0),
+        "SpecAugment": lambda: masks.mask(feat_BTF, *bands, 0.0),
         "front end": batches[2].whole,
         "read": lambda: stream.run(READ * BATCH),  # more than was read ahead meanwhile
     }

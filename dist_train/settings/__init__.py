@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White
 from dist_train.settings.optim import Optim
 from dist_train.settings.section import Section
 from dist_train.settings.sound import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
@@ -17,7 +18,10 @@ __all__ = [
     "Audio",
     "Augment",
     "Checkpoint",
+    "Codec",
     "Config",
+    "Cut",
+    "CutMix",
     "Data",
     "Evaluation",
     "Features",
@@ -27,10 +31,13 @@ __all__ = [
     "Noise",
     "Objective",
     "Optim",
+    "Pass",
     "Reverb",
     "Run",
     "Section",
     "SpecAugment",
+    "Stretch",
+    "White",
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White, ascending
 from dist_train.settings.section import Factor, Section
 
 
@@ -40,10 +41,14 @@ class SpecAugment(Section):
 
     probability: float = Field(1.0, ge=0, le=1, description="share of windows that are masked")
     freq_masks: int = Field(2, ge=0, le=16, description="frequency masks a window")
-    freq_width: int = Field(8, ge=0, description="widest frequency mask, bins")
+    freq_width: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        8, description="widest frequency mask: a whole number of bins, or a share of them under 1"
+    )
     time_masks: int = Field(2, ge=0, le=16, description="time masks a window")
     time_width: float = Field(0.1, ge=0, le=1, description="widest time mask, share of the window's frames")
-    fill: Literal["zero", "mean"] = Field("zero", description="what masked values become")
+    fill: Literal["zero", "mean", "noise"] = Field(
+        "zero", description="what masked values become: 0, the window's mean, or noise of its mean and deviation"
+    )
 
 
 class Noise(Section):
@@ -56,7 +61,7 @@ class Noise(Section):
 
     @model_validator(mode="after")
     def _in_range(self) -> "Noise":
-        _ascending("snr_db", self.snr_db)
+        ascending("snr_db", self.snr_db)
         return self
 
 
@@ -73,7 +78,7 @@ class Reverb(Section):
 
     @model_validator(mode="after")
     def _in_range(self) -> "Reverb":
-        _ascending("wet", self.wet)
+        ascending("wet", self.wet)
         if not 0 <= self.wet[0] <= self.wet[1] <= 1:
             raise ValueError(f"wet is a range of shares from 0 to 1, not {list(self.wet)}")
         return self
@@ -88,11 +93,19 @@ class Augment(Section):
     speed_probability: float = Field(1.0, ge=0, le=1, description="share of windows whose factor is drawn; others: 1")
     gain_db: tuple[float, float] | None = Field(None, strict=False, description="uniform gain between two levels, dB")
     gain_probability: float = Field(1.0, ge=0, le=1, description="share of windows that get a gain")
+    crop: Cut | None = Field(None, description="random crop of length: a shorter part is kept; null: none")
+    stretch: Stretch | None = Field(None, description="time stretch by a phase vocoder; null: none")
+    polarity: float = Field(0.0, ge=0, le=1, description="share of windows whose sign is turned")
     noise: Noise | None = Field(None, description="recorded noise at a signal-to-noise ratio; null: none")
     reverb: Reverb | None = Field(None, description="room impulse responses; null: none")
+    low_pass: Pass | None = Field(None, description="low-pass filter with a random cut-off; null: none")
+    high_pass: Pass | None = Field(None, description="high-pass filter with a random cut-off; null: none")
+    white: White | None = Field(None, description="white noise; null: none")
+    codec: Codec | None = Field(None, description="loss of a telephone's codec; null: none")
     shift: float = Field(0.0, ge=0, le=1, description="largest circular shift, share of the window, either way")
     shift_probability: float = Field(1.0, ge=0, le=1, description="share of windows that are shifted")
     mixup: Mixup = Field(Mixup(), description="sum of two clips of a group")  # type: ignore[call-arg]
+    cutmix: CutMix = Field(CutMix(), description="a part of another clip in place of one's own")  # type: ignore[call-arg]
     spec: SpecAugment | None = Field(None, description="SpecAugment masks; null: none")
 
     @model_validator(mode="after")
@@ -101,13 +114,11 @@ class Augment(Section):
             if not Fraction(1, 4) <= factor <= 4:
                 raise ValueError(f"a speed factor must lie between 1/4 and 4, not {factor}")
         if self.gain_db is not None:
-            _ascending("gain_db", self.gain_db)
+            ascending("gain_db", self.gain_db)
+        both = self.mixup.probability + self.cutmix.probability
+        if both > 1:
+            raise ValueError(f"a window has mixup or cutmix, not both: their probabilities add up to {both:g}, over 1")
         return self
-
-
-def _ascending(name: str, ends: tuple[float, float]) -> None:
-    if ends[0] > ends[1]:
-        raise ValueError(f"the lower end of {name} comes first: [{ends[1]}, {ends[0]}]")
 
 
 class Features(Section):
