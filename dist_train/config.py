@@ -195,6 +195,8 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
     if config.features.name == "waveform" and config.augment.spec is not None:
         raise ValueError(f"{where}: augment.spec masks a spectrum and features.name=waveform has none: leave it out")
+    if config.objective.speed_classes and (1 not in config.augment.speed or len(set(config.augment.speed)) < 2):
+        raise ValueError(f"{where}: objective.speed_classes wants 1 and another factor in augment.speed; leave it out")
     if config.precision == "fp64" and config.compile:
         raise ValueError(f"{where}: precision=fp64 is for comparisons and is not compiled: set compile=false")
     if config.graphs and not config.compile:

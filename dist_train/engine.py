@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dist_train import optim, order
+from dist_train import objective, optim, order
 from dist_train.feed import Feed, windows
 from dist_train.parts import Parts
 from dist_train.record import Record
@@ -79,7 +79,8 @@ class Engine:
         mine = [self.feed.take() for _ in order.rank_groups(groups, self.world.rank, self.world.size)]
         rate = optim.learning_rate(progress.consumed, self.parts.total, progress.samples, self.config.optim)
         firsts = [int(raw.plan["position"][0]) for raw, _ in mine]
-        self.parts.step.run([batch for _, batch in mine], firsts, size, groups, rate)
+        margin = objective.margin(progress.consumed, progress.samples, self.config.objective)
+        self.parts.step.run([batch for _, batch in mine], firsts, size, groups, rate, margin)
         progress.consumed += size
         progress.step += 1
         for raw, _ in mine:
@@ -93,7 +94,8 @@ class Engine:
 
     def _feed(self) -> Feed:
         requests = windows(self.views.train, self.config, self.world, self.progress.consumed, self.parts.total)
-        return Feed(self.views.train, requests, self.parts.front, self.config.data, training=True)
+        several = self.config.objective.name == "bce"
+        return Feed(self.views.train, requests, self.parts.front, self.config.data, training=True, targets=several)
 
     def _due(self) -> bool:
         """An evaluation is due: so many epochs are over, or the run is."""

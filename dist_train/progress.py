@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dist_train import config as configuration
+from dist_train.objective import MARGINS
 from dist_train.settings import Config
 
 VERSION = 1
@@ -33,6 +34,7 @@ class Progress:
     bad: list[int] = field(default_factory=list)
     best_value: float | None = None
     best_step: int | None = None
+    best_metric: str | None = None
     version: int = VERSION
 
     @property
@@ -69,8 +71,13 @@ class Progress:
 def changes(before: dict[str, Any], now: Config) -> list[str]:
     """`key: old -> new` for each key of the configuration that differs and matters to the weights."""
     old, new = dict(configuration.flat(before)), dict(configuration.flat(configuration.plain(now)))
-    keys = [key for key in new if key not in _FREE and not key.startswith(_FREE_SECTIONS)]
-    return [f"{key}: {old.get(key)} -> {new[key]}" for key in keys if old.get(key) != new[key]]
+    keys = [key for key in {**new, **_weights(old)} if key not in _FREE and not key.startswith(_FREE_SECTIONS)]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _weights(values: dict[str, Any]) -> dict[str, Any]:
+    """Weights of single classes: the only keys that a configuration may have or lack."""
+    return {key: value for key, value in values.items() if key.startswith("objective.class_weights.")}
 
 
 def refuse(before: dict[str, Any], now: Config, where: str) -> None:
@@ -85,6 +92,10 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
 
 def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
-    shape = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
+    shape: tuple[str, ...] = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
+    shape += ("objective.subcenters", "objective.speed_classes")
+    old = before.get("objective", {})
+    shape += ("objective.name",) if (old.get("name") in MARGINS) != (now.objective.name in MARGINS) else ()
+    shape += ("augment.speed:",) if old.get("speed_classes") and now.objective.speed_classes else ()
     if other := [text for text in changes(before, now) if text.startswith(shape)]:
         raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); give another run.name")
