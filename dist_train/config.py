@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from dist_train import presets
 from dist_train.settings import Config
 
-DEMO_SHARDS = "shards/demo"
+DEMO_SHARDS, DEMO_MIXTURES = "shards/demo", "shards/demo_mixtures"
 
 
 class _Loader(yaml.SafeLoader):
