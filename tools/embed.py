@@ -5,7 +5,7 @@ Example:
   python tools/embed.py runs/speakers /tmp/eval.npz --shards shards/voxceleb1_test --trials veri_test2.txt --center
 
 Without --shards the run's evaluation set is embedded. A clip's embedding is the mean over its windows; settings are
-the run's, but for the overrides, e.g. evaluation.clip=full. Where a validation set chose a best checkpoint, it is taken.
+the run's, but for the overrides, e.g. evaluation.clip=full. A best checkpoint goes before the last.
 Trials are lines `1 CLIP CLIP` or `CLIP CLIP target`; a clip is named by its key in the shards, or by its packed path.
 """
 
