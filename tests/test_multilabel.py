@@ -13,7 +13,7 @@ import soundfile
 from launches import CLASSES, Job, Run, arguments, make_shards, settings, train
 from tars import pack, wav
 
-from dist_train import config, demo, parts, shards
+from dist_train import config, demo, parts, progress, shards
 from dist_train.feed import views
 from dist_train.view import choose
 
@@ -151,20 +151,42 @@ EVEN = ("optim.schedule=constant", "optim.warmup_epochs=0")  # the rate does not
 
 
 def test_a_run_with_margins(single: Path, tmp_path: Path) -> None:
-    """Ranks agree, and a run that is resumed in the rise of its margin."""
+    """One rank, resumed in the rise of the margin, has the losses of two."""
+    half = train(tmp_path / "one", single, *AAM, *RISE, *EVEN, "run.max_steps=3")
+    assert half.steps() == 3
     one = train(tmp_path / "one", single, *AAM, *RISE, *EVEN)
     two = train(tmp_path / "two", single, *AAM, *RISE, *EVEN, ranks=2)
-    assert _losses(two)[0] == pytest.approx(_losses(one)[0], rel=1e-8) and _losses(two)[1] == _losses(one)[1]
+    assert two.steps() == 4 and _losses(two)[1] == _losses(one)[1]
+    assert _losses(two)[0] == pytest.approx(_losses(one)[0], rel=1e-8)
     assert len(one.result()["confusion"]) == len(CLASSES)
     assert one.last()["step"]["model"]["head.weight"].shape == (4 * 2 * 3, 16)
-    half = train(tmp_path / "half", single, *AAM, *RISE, *EVEN, "run.max_steps=2")
-    (half.folder / "result.json").unlink()
-    again = train(tmp_path / "half", single, *AAM, *RISE, *EVEN)
-    assert again.column("loss") == one.column("loss")
-    changed = Job(
-        arguments(tmp_path / "half", single, *RISE[1:], *EVEN, "run.resume=" + str(half.saved()[-1])), tmp_path
-    )
-    assert changed.wait() == [2] and "another model" in changed.text() and "objective.name" in changed.text()
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ((), ("objective.name=aam",), "objective.name"),
+        (("objective.name=am",), ("objective.name=aam", "objective.subcenters=2"), "objective.subcenters"),
+        ((), ("objective.speed_classes=true",), "objective.speed_classes"),
+        (("objective.name=am",), ("objective.name=aam",), ""),
+        ((), ("objective.name=focal",), ""),
+    ],
+)
+def test_a_checkpoint_of_another_head_is_refused(
+    single: Path, then: tuple[str, ...], now: tuple[str, ...], said: str
+) -> None:
+    before = config.plain(settings(single, *then))
+    if not said:
+        progress.refuse_model(before, settings(single, *now), "step-1.pt")
+        return
+    with pytest.raises(ValueError, match=f"another model .*{said}"):
+        progress.refuse_model(before, settings(single, *now), "step-1.pt")
+
+
+def test_a_weight_that_goes_is_a_change(single: Path) -> None:
+    before = config.plain(settings(single, "objective.class_weights={on: 2, no: 3}"))
+    after = settings(single, "objective.class_weights={on: 2}")
+    assert progress.changes(before, after) == ["objective.class_weights.no: 3.0 -> None"]
 
 
 def test_a_metric_of_the_other_task_is_one_line(single: Path, tmp_path: Path) -> None:
