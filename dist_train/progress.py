@@ -93,9 +93,9 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
 def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
     shape: tuple[str, ...] = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
-    shape += ("objective.subcenters", "objective.speed_classes")
     old = before.get("objective", {})
     shape += ("objective.name",) if (old.get("name") in MARGINS) != (now.objective.name in MARGINS) else ()
+    shape += tuple(f"objective.{key}" for key in ("subcenters", "speed_classes") if key in old)
     shape += ("augment.speed:",) if old.get("speed_classes") and now.objective.speed_classes else ()
     if other := [text for text in changes(before, now) if text.startswith(shape)]:
         raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); give another run.name")

@@ -74,9 +74,10 @@ def single(logits_NC: Tensor, label_N: Tensor, bad: list[tuple[int, str]], k: in
     clips, classes = logits_NC.shape
     good = torch.ones(clips, dtype=torch.bool)
     good[[number for number, _ in bad]] = False
-    wrong_NC = nn.functional.one_hot((label_N + 1) % classes, classes).double()
-    probability_NC = torch.where(good[:, None], logits_NC.double().softmax(1), wrong_NC)
-    guess_N = torch.where(good, logits_NC.argmax(1), (label_N + 1) % classes)
+    wrong_N = (label_N + 1) % classes
+    guess_N = torch.where(good, logits_NC.argmax(1), wrong_N)
+    probability_NC = logits_NC.double().softmax(1)
+    probability_NC[~good] = nn.functional.one_hot(wrong_N[~good], classes).double()
     loss_N = nn.functional.cross_entropy(logits_NC, label_N, reduction="none")
     loss_N = torch.where(good, loss_N, torch.tensor(math.log(classes), dtype=loss_N.dtype))
     rank_N = _rank(logits_NC, label_N)

@@ -12,10 +12,13 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dist_train import config, objective, parts
+from dist_train.frontend import FrontBatch
 from dist_train.models.cosine import Cosine
 from dist_train.settings import Augment, Objective
+from dist_train.step import Step
 from dist_train.window import PLAIN, PLAN
 from dist_train.world import Place, World
 
@@ -252,3 +255,72 @@ def test_heads_have_the_classes_of_the_objective() -> None:
     assert head(name="softmax", speed_classes=True).out_features == 12
     found = head(name="aam", speed_classes=True, subcenters=3, scale=20)
     assert isinstance(found, Cosine) and found.weight.shape == (4 * 3 * 3, 6) and found.scale == 20
+
+
+def _batch(rows: int, seed: int, weight_B: list[float]) -> FrontBatch:
+    generator = torch.Generator().manual_seed(seed)
+    feat_BTF = torch.randn(rows, 20, 8, generator=generator, dtype=torch.float64)
+    label_B = torch.randint(4, (rows,), generator=generator)
+    target_BC = torch.maximum(functional.one_hot(label_B, 4), torch.randint(2, (rows, 4), generator=generator))
+    ones_B = torch.ones(rows)
+    return FrontBatch(
+        feat_BTF, None, label_B, torch.tensor(weight_B), torch.arange(rows), ones_B, ones_B, None, target_BC.byte()
+    )
+
+
+def _step(name: str) -> Step:
+    torch.manual_seed(1)
+    model = {"name": "tdnn", "channels": 8, "embedding": 8}
+    chosen = config.check({"model": model, "objective": {"name": name}, "optim": {"clip": None}}, "test")
+    network = parts.network(chosen, 8, 4, WORLD, torch.float64)
+    return Step(network, chosen, WORLD, None, (20, 8), torch.tensor([1.0, 2.0, 0.5, 3.0]))
+
+
+@pytest.mark.parametrize("name", ["bce", "focal", "am", "aam"])
+def test_a_bad_sample_teaches_nothing(name: str) -> None:
+    """The gradient is the sum over the good rows; the bad one only shares their BatchNorm."""
+    batch, step = _batch(5, 0, [1.0, 1.0, 0.0, 1.0, 1.0]), _step(name)
+    step.run([batch], [0], 5, 1, 0.0, 0.1)
+    found = [p.grad.clone() for p in step.model.parameters() if p.grad is not None]
+    step.model.zero_grad()
+    torch.manual_seed(0)
+    loss_B = objective.sample_losses(
+        step.model.train()(batch.feat_BTF),
+        batch.label_B,
+        None,
+        None,
+        step.config.objective,
+        target_BC=batch.target_BC,
+        weight_C=step.weight_C,
+        margin=0.1,
+    )
+    (loss_B[[0, 1, 3, 4]].sum() / 5).backward()
+    expected = [p.grad for p in step.model.parameters() if p.grad is not None]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert float(step.sums[2]) == 4 and float(step.sums[0]) == pytest.approx(float(loss_B[[0, 1, 3, 4]].sum()))
+
+
+class Asks(TorchDispatchMode):
+    """Notes the operations that make the host wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        if any(part in str(function) for part in ("_local_scalar_dense", "nonzero", "masked_select", "unique")):
+            self.found.append(str(function))
+        return function(*given, **(named or {}))
+
+
+@pytest.mark.parametrize("name", ["bce", "focal", "aam"])
+def test_no_value_is_asked_of_the_device(name: str) -> None:
+    step = _step(name)
+    batch = _batch(4, 0, [1.0] * 4)
+    step.run([batch], [0], 4, 1, 0.1, 0.1)
+    with Asks() as asked:
+        step.run([batch], [0], 4, 1, 0.1, 0.15)
+    assert asked.found == []
+    with asked:
+        float(step.sums[0])
+    assert asked.found
