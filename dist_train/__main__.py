@@ -2,7 +2,8 @@
 
     torchrun --nproc_per_node=2 -m dist_train configs/esc10.yaml data.eval_folds=[1]
 
-Without CONFIG it trains the demo, whose shards rank 0 makes first. Exit 0: done, or stopped and saved; 2: bad input.
+Without CONFIG it trains the demo; rank 0 makes the shards of a demo first. Exit 0: done, or stopped and saved; 2: bad
+input.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from dist_train import config as configuration
@@ -63,9 +65,10 @@ def run(config: Config) -> int:
     memory.keep()
     here = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
     try:
-        shards = Path(configuration.DEMO_SHARDS)
-        if str(shards) in config.data.shards and not (shards / "index.json").exists():
-            here.lead(lambda: demo.ensure(shards))
+        demos = {configuration.DEMO_SHARDS: demo.generate, configuration.DEMO_MIXTURES: demo.mixtures.generate}
+        for shards, make in demos.items():
+            if shards in config.data.shards and not (Path(shards) / "index.json").exists():
+                here.lead(partial(demo.ensure, Path(shards), make=make))
         Engine(Parts(config, here)).run()
     finally:
         here.stop()

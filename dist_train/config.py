@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from dist_train import presets
 from dist_train.settings import Config, effects
 
-DEMO_SHARDS = "shards/demo"
+DEMO_SHARDS, DEMO_MIXTURES = "shards/demo", "shards/demo_mixtures"
 
 
 class _Loader(yaml.SafeLoader):
@@ -202,6 +202,8 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: augment.spec masks a spectrum and features.name=waveform has none: leave it out")
     for reason in effects.impossible(config.audio, config.augment, config.features):
         raise ValueError(f"{where}: {reason}")
+    if config.objective.speed_classes and (1 not in config.augment.speed or len(set(config.augment.speed)) < 2):
+        raise ValueError(f"{where}: objective.speed_classes wants 1 and another factor in augment.speed; leave it out")
     if config.precision == "fp64" and config.compile:
         raise ValueError(f"{where}: precision=fp64 is for comparisons and is not compiled: set compile=false")
     if config.graphs and not config.compile:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dist_train import optim, order
+from dist_train import objective, optim, order
 from dist_train.feed import Feed, windows
 from dist_train.parts import Parts
 from dist_train.record import Record
@@ -80,7 +80,9 @@ class Engine:
         settings, frozen = self.config.optim, progress.consumed < self.config.model.freeze_epochs * progress.samples
         rate = optim.learning_rate(progress.consumed, self.parts.total, progress.samples, settings, progress.reductions)
         firsts = [int(raw.plan["position"][0]) for raw, _ in mine]
-        self.parts.step.run([batch for _, batch in mine], firsts, size, groups, rate, frozen=frozen)
+        margin = objective.margin(progress.consumed, progress.samples, self.config.objective)
+        batches = [batch for _, batch in mine]
+        self.parts.step.run(batches, firsts, size, groups, rate, frozen=frozen, margin=margin)
         progress.consumed += size
         progress.step += 1
         for raw, _ in mine:
@@ -94,7 +96,8 @@ class Engine:
 
     def _feed(self) -> Feed:
         requests = windows(self.views.train, self.config, self.world, self.progress.consumed, self.parts.total)
-        return Feed(self.views.train, requests, self.parts.front, self.config.data, training=True)
+        several = self.config.objective.name == "bce"
+        return Feed(self.views.train, requests, self.parts.front, self.config.data, training=True, targets=several)
 
     def _due(self) -> bool:
         """An evaluation is due: so many epochs are over, or the run is."""

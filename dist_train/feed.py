@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import order
+from dist_train import objective, order
 from dist_train.frontend import FrontBatch, FrontEnd
 from dist_train.reader import RawBatch, Reader
 from dist_train.settings import Config, Data
@@ -59,6 +59,10 @@ def views(config: Config) -> Views:
             raise ValueError(
                 f"class `{name}` is scored but has no clips to train on; choose other folds, or drop the class"
             )
+    for view in (found.train, found.evaluation, found.valid) if config.objective.name != "bce" else ():
+        if view is not None and (key := view.several) is not None:
+            text = f"{key} has several labels, objective.name={config.objective.name} takes one"
+            raise ValueError(f"{view.sets[0].root}: {text}; set objective.name=bce")
     return found
 
 
@@ -67,7 +71,7 @@ def _present(view: View) -> set[int]:
     found: set[int] = set()
     for start in range(0, len(view), _ROWS):
         ids = np.arange(start, min(start + _ROWS, len(view)))
-        found.update(np.unique(view.rows(ids)["label"]).tolist())
+        found.update(np.unique(view.labels(ids)).tolist())
         if len(found) == len(view.classes):
             break
     return found
@@ -100,6 +104,8 @@ def windows(view: View, config: Config, world: World, consumed: int, total: int)
         ids = np.concatenate([stream.ids(first, count) for first, count in groups])
         activity = view.activity(ids) if active else None
         plan = train_windows(view.rows(ids), ids, positions, activity, config.audio, config.augment, config.run.seed)
+        if config.objective.speed_classes:
+            objective.speed_labels(plan, len(view.classes), config.augment, config.objective)
         yield from np.split(plan, np.cumsum([count for _, count in groups])[:-1])
 
 
@@ -129,8 +135,18 @@ def _portions(groups: Iterator[tuple[int, int]]) -> Iterator[list[tuple[int, int
 class Feed:
     """Feature batches of `requests`, in order. On CUDA they are made on a stream of their own, one batch ahead."""
 
-    def __init__(self, view: View, requests: Iterator[NDArray[np.void]], front: FrontEnd, data: Data, training: bool):
+    def __init__(
+        self,
+        view: View,
+        requests: Iterator[NDArray[np.void]],
+        front: FrontEnd,
+        data: Data,
+        training: bool,
+        targets: bool = False,
+    ) -> None:
+        """`targets`: batches say all labels of each clip (`target_BC`)."""
         self.front, self.training = front, training
+        self.targets = view.targets if targets else None
         self.cuda = front.device.type == "cuda"
         self.reader = Reader(Files(view.files), requests, threads=data.threads, depth=data.ahead, pin=self.cuda)
         self.raws = iter(self.reader)
@@ -159,11 +175,19 @@ class Feed:
         if raw is None:
             return None
         if self.stream is None:
-            return raw, self.front(raw, self.training)
+            return raw, self._front(raw)
         with torch.cuda.stream(self.stream):
-            batch = self.front(raw, self.training)
+            batch = self._front(raw)
             raw.release(self.stream.record_event())
         return raw, batch
+
+    def _front(self, raw: RawBatch) -> FrontBatch:
+        batch = self.front(raw, self.training)
+        if self.targets is not None:
+            target_BC = torch.from_numpy(self.targets(raw.plan["id"]))
+            target_BC = target_BC.pin_memory() if self.cuda else target_BC  # from pageable memory the host would wait
+            batch.target_BC = target_BC.to(self.front.device, non_blocking=True)
+        return batch
 
     def close(self) -> None:
         """Stop the threads."""

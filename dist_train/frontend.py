@@ -45,6 +45,7 @@ class FrontBatch:
     mix_B: Tensor  # float32, weight of the row's own label; 1 where none was mixed in
     wave_BT: Tensor  # first channel of the first rows before features, to listen to
     heard_B: Tensor | None = None  # bool, in evaluation: whether there is any sound in the row
+    target_BC: Tensor | None = None  # uint8, 1 where the clip has a label; the feed's, where it is asked for
 
 
 class FrontEnd:

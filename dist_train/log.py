@@ -5,7 +5,7 @@ cannot be written: TensorBoard or a picture that fails is one warning.
 """
 
 import atexit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -87,7 +87,20 @@ class Log:
             return
         from dist_train import picture
 
-        figure = picture.confusion(matrix_CC, classes)
+        self._picture(name, picture.confusion(matrix_CC, classes), step)
+
+    def precisions(self, figures: Mapping[str, Sequence[float | None]], classes: Sequence[str], step: int) -> None:
+        """Average precision of each class, with `positives`, to precision.png and TensorBoard."""
+        if self._folder is None:
+            return
+        from dist_train import picture
+
+        self._picture("precision", picture.precisions(figures, classes), step)
+
+    def _picture(self, name: str, figure: "Figure", step: int) -> None:
+        from dist_train import picture
+
+        assert self._folder is not None
         path = self._folder.path / f"{name}.png"
         self._try(lambda: disk.replace(path, lambda file: file.write(picture.png(figure))), str(path))
         self._show(name, figure, step)

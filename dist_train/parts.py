@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from dist_train import checkpoint, models, order
+from dist_train import checkpoint, models, objective, order, scores
 from dist_train import config as configuration
-from dist_train.evaluate import Scores, clip_windows, evaluate
+from dist_train.evaluate import clip_windows, evaluate
 from dist_train.feed import Views, views
 from dist_train.frontend import FrontEnd
 from dist_train.models import compiled
+from dist_train.models.cosine import Cosine
 from dist_train.norm import statistics
 from dist_train.progress import Progress
 from dist_train.reader import Reader
+from dist_train.scores import Scores
 from dist_train.settings import Config
 from dist_train.speed import device_peak
 from dist_train.step import SHARED, Step
@@ -37,6 +40,7 @@ class Parts:
     def __init__(self, config: Config, world: World) -> None:
         """Errors: `ValueError` for shards, folds, sizes or settings that do not fit."""
         self.config, self.world = config, world
+        self.metric = scores.metric(config)
         self.views: Views = views(config)
         self.half = precision(config, world)
         wide = torch.float64 if config.precision == "fp64" else torch.float32
@@ -53,7 +57,9 @@ class Parts:
         )
         classes = len(self.views.train.classes)
         self.model = network(config, self.front.bins, classes, world, wide, self.front.channels)
-        self.step = Step(self.model, config, world, self.half, (self.front.frame_count, self.front.bins))
+        shape, weights = (self.front.frame_count, self.front.bins), class_weights(config, self.views.train)
+        weight_C = torch.from_numpy(weights).to(world.device, wide) if weights is not None else None
+        self.step = Step(self.model, config, world, self.half, shape, weight_C)
         train, data = self.views.train, config.data
         self.progress = Progress(
             config.run.seed, train.digest, len(train), data.lanes, data.shuffle_window, data.micro_batch
@@ -146,12 +152,24 @@ def precision(config: Config, world: World) -> torch.dtype | None:
 def network(config: Config, bins: int, classes: int, world: World, wide: torch.dtype, sources: int = 1) -> nn.Module:
     """The model with its initial weights, the same on all ranks, on the device. `sources`: channels of the audio."""
     torch.manual_seed(order.key(config.run.seed, 4) >> 1)
-    model: nn.Module = models.build(config.model.name, bins, classes, sources=sources, **config.model.sizes())
+    sizes, loss = config.model.sizes(), config.objective
+    classes *= len(objective.variants(config.augment, loss))
+    model: nn.Module = models.build(config.model.name, bins, classes, sources=sources, **sizes)
+    if loss.name in objective.MARGINS:
+        model.head = Cosine(model.head.in_features, classes, centres=loss.subcenters, scale=loss.scale)  # type: ignore[arg-type, union-attr]
     # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.
     model.to(world.device, wide).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
         compile_blocks(model, config.graphs, world.device)
     return model
+
+
+def class_weights(config: Config, view: View) -> NDArray[np.float64] | None:
+    """Weights of the model's outputs in the loss, None where all weigh the same."""
+    counts_C = view.counts() if config.objective.class_weights == "balanced" else np.zeros(0, np.int64)
+    weight_C = objective.class_weights(counts_C, len(view), view.classes, config.objective)
+    repeats = len(objective.variants(config.augment, config.objective))
+    return np.tile(weight_C, repeats) if weight_C is not None else None
 
 
 def compile_blocks(model: nn.Module, graphs: bool, device: torch.device) -> None:

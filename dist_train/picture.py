@@ -5,7 +5,7 @@ name that no installed font can write is shown as the number of its class, witho
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import matplotlib as mpl
@@ -51,6 +51,23 @@ def confusion(matrix_CC: Tensor, classes: Sequence[str]) -> Figure:
     axes.set_title(f"accuracy {np.trace(counts) / max(counts.sum(), 1):.4f} of {int(counts.sum())} clips")
     if count <= _NUMBERED:
         _numbers(axes, counts, share)
+    return figure
+
+
+def precisions(figures: Mapping[str, Sequence[float | None]], classes: Sequence[str]) -> Figure:
+    """A bar a class, the best first. `figures`: `average_precision` (None without a positive), `positives`."""
+    found = [0.0 if value is None else value for value in figures["average_precision"]]
+    order = sorted(range(len(classes)), key=lambda number: -found[number])
+    figure = _figure(7.0, min(max(2.0, 0.22 * len(classes) + 0.8), 60.0))
+    axes = figure.add_subplot()
+    axes.barh(range(len(order)), [found[number] for number in order])
+    count = figures["positives"]
+    labels = [f"{names(classes)[number]} ({count[number]})" for number in order]
+    axes.set_yticks(range(len(order)), labels, fontsize=8)
+    _literal(list(axes.get_yticklabels()))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("average precision (clips that have the label)")
     return figure
 
 

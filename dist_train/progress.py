@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dist_train import config as configuration
+from dist_train.objective import MARGINS
 from dist_train.settings import Config, Optim
 
 VERSION = 1
@@ -35,6 +36,7 @@ class Progress:
     best_step: int | None = None
     waited: int = 0  # evaluations since the best one or the last reduction (optim.schedule=plateau)
     reductions: int = 0  # of the learning rate, by plateaus
+    best_metric: str | None = None
     version: int = VERSION
 
     @property
@@ -93,8 +95,12 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
 
 def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
-    shape = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
+    shape: tuple[str, ...] = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
     begin = ("model.pretrained", "model.freeze_epochs")  # the same network, from elsewhere
+    old = before.get("objective", {})
+    shape += ("objective.name",) if (old.get("name") in MARGINS) != (now.objective.name in MARGINS) else ()
+    shape += tuple(f"objective.{key}" for key in ("subcenters", "speed_classes") if key in old)
+    shape += ("augment.speed:",) if old.get("speed_classes") and now.objective.speed_classes else ()
     differing = [text for text in changes(before, now) if text.startswith(shape)]
     if other := [text for text in differing if not text.startswith(begin)]:
         raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); give another run.name")

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from dist_train import config as configuration
 from dist_train import flops, order
 from dist_train.checkpoint import Checkpoints
-from dist_train.evaluate import Scores
 from dist_train.frontend import FrontBatch
 from dist_train.layers import layers
 from dist_train.log import Log
 from dist_train.parts import Parts
+from dist_train.result import arrays, summary, titles
 from dist_train.runs import RunFolder
+from dist_train.scores import Scores, better
 from dist_train.settings import effects
 from dist_train.speed import Speed
 from dist_train.start import Start
@@ -165,7 +166,7 @@ class Record:
         if self.shown or batch is None or not count or self.folder is None or not parts.config.log.tensorboard:
             return
         self.shown = True
-        labels = [parts.views.train.classes[number] for number in batch.label_B[:count].tolist()]
+        labels = titles(batch, parts.views.train.classes, count)
         self.log.pictures(batch.feat_BTF[:count].float().cpu(), labels, parts.progress.step)
         self.log.clips(batch.wave_BT[:count].float().cpu(), parts.front.audio.sample_rate, labels, parts.progress.step)
 
@@ -180,19 +181,24 @@ class Record:
         record = {"kind": kind, "step": progress.step, "consumed": progress.consumed, "epoch": progress.epoch}
         self.log.eval({**record, **scores.values, "clips": scores.clips, "bad_samples": len(scores.bad)})
         if kind == "eval" or self.parts.views.evaluation is None:
-            self.log.confusion(scores.confusion, self.parts.views.train.classes, progress.step)
+            classes = self.parts.views.train.classes
+            if scores.confusion is not None:
+                self.log.confusion(scores.confusion, classes, progress.step)
+            else:
+                self.log.precisions(scores.classes, classes, progress.step)
 
     def choose(self) -> None:
         """Keep the state of a new best score on the validation set."""
         parts, progress = self.parts, self.parts.progress
         if parts.views.valid is None:
             return
-        metric = parts.config.evaluation.metric
+        metric = parts.metric
         value = parts.world.lead(lambda: self.found["valid"].values[metric])
-        better = progress.best_value is None or value > progress.best_value
-        progress.judged(better, parts.config.optim)
-        if better:
-            progress.best_value, progress.best_step = value, progress.step
+        best = progress.best_value if progress.best_metric in (metric, None) else None
+        won = better(metric, value, best)
+        progress.judged(won, parts.config.optim)
+        if won:
+            progress.best_value, progress.best_step, progress.best_metric = value, progress.step, metric
             self.save(hold=True)
             if self.checkpoints is not None:
                 self.checkpoints.mark_best(progress.step, value)
@@ -227,31 +233,27 @@ class Record:
             self.log.message(f"stopped and saved at step {step} in {self.folder.path}; the same command goes on")
 
     def finish(self, stop: Callable[[], bool]) -> None:
-        """result.json: the score of the final model, and of the best one where a validation set chose it."""
+        """result.json, scores.npz: of the final model, and of the best one where a validation set chose it."""
         parts, progress = self.parts, self.parts.progress
         best = self._best(stop)
         if self.folder is None or self.checkpoints is None:
             return
         self.checkpoints.wait()
-        scores = self.found.get("eval") or self.found.get("valid")
-        metric = parts.config.evaluation.metric
-        result: dict[str, Any] = {"metric": metric, "value": scores.values[metric] if scores else None}
-        result |= scores.values if scores else {}
-        result |= {"set": "eval" if "eval" in self.found else "valid" if scores else None}
-        result |= {
-            "step": progress.step,
-            "epoch": progress.consumed / progress.samples,
-            "clips": scores.clips if scores else 0,
-        }
-        result |= {"checkpoint": f"step-{progress.step:08d}.pt", "stream": f"{progress.stream:016x}"}
-        result |= {"classes": list(parts.views.train.classes), "bad_samples": len(progress.bad)}
-        result |= {"confusion": scores.confusion.tolist() if scores else None}
+        kind = "eval" if "eval" in self.found else "valid"
+        scores, view = self.found.get(kind), parts.views.evaluation or parts.views.valid
+        if scores is not None and view is not None:
+            self.folder.write_scores(arrays(scores, view, parts.views.train.classes))
+        result = summary(parts, kind, scores) | {"bad_samples": len(progress.bad)}
         result |= {"valid": self.found["valid"].values} if "valid" in self.found else {}
         result |= {"best": best} if best else {}
         self.folder.write_result(result)
         if (speed := self.speed.summary()) is not None:
             self.log.message(f"{speed}; profile: {self.traced}" if self.traced is not None else speed)
-        score = f"{metric} {scores.values[metric]:.4f} on {scores.clips} clips" if scores else "no evaluation set"
+        score = (
+            f"{parts.metric} {scores.values[parts.metric]:.4f} on {scores.clips} clips"
+            if scores
+            else "no evaluation set"
+        )
         self.log.message(f"finished: {score} (final model, step {progress.step}); the run lies in {self.folder.path}")
 
     def _best(self, stop: Callable[[], bool]) -> dict[str, Any] | None:

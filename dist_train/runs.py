@@ -1,6 +1,7 @@
 """A run's folder, as one writer sees it. In: configuration, records, result; out: files that others may read any time.
 
-runs/NAME/  .lock .owner  config.yaml  environment.json  metrics.jsonl  result.json  STOP  (checkpoints/ tensorboard/)
+runs/NAME/  .lock .owner  config.yaml  environment.json  metrics.jsonl  result.json  scores.npz  STOP
+            (checkpoints/ tensorboard/)
 """
 
 import json
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from dist_train import disk, environment
 
@@ -54,7 +57,8 @@ class RunFolder:
         with self._writing():
             disk.replace(self.path / "config.yaml", lambda file: file.write(config_yaml.encode()))
             disk.replace_json(self.path / "environment.json", environment.describe(facts))
-            (self.path / "result.json").unlink(missing_ok=True)  # it exists only where a run is finished
+            for name in ("result.json", "scores.npz"):  # they exist only where a run is finished
+                (self.path / name).unlink(missing_ok=True)
         self.clear_stop()
 
     def stop_requested(self) -> bool:
@@ -95,6 +99,11 @@ class RunFolder:
         """Write result.json in one piece: from now on the run counts as finished."""
         with self._writing():
             disk.replace_json(self.path / "result.json", dict(result))
+
+    def write_scores(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write scores.npz in one piece: arrays by name, none of objects."""
+        with self._writing():
+            disk.replace(self.path / "scores.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     def close(self) -> None:
         """Give the folder free."""

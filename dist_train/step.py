@@ -32,13 +32,20 @@ class Step:
     """Model, optimizer, average and loss scale of one rank; equal on all ranks at all times."""
 
     def __init__(
-        self, model: nn.Module, config: Config, world: World, half: torch.dtype | None, shape: tuple[int, int]
+        self,
+        model: nn.Module,
+        config: Config,
+        world: World,
+        half: torch.dtype | None,
+        shape: tuple[int, int],
+        weight_C: Tensor | None = None,
     ) -> None:
-        """`half`: the autocast type or None; `shape`: frames and bins of a training window."""
+        """`half`: the autocast type or None; `shape`: frames and bins of a training window; `weight_C`: of classes."""
         self.model, self.config, self.world, self.half, self.shape = model, config, world, half, shape
         self.optimizer = optim.build(model, config.optim)
         self.undo = Undo(self.optimizer) if config.optim.name not in optim.FUSED else None
         self.average = optim.Average(model, config.optim.ema) if config.optim.ema is not None else None
+        self.weight_C, self.margin = weight_C, config.objective.margin
         self.watch = Stopwatch(world.device, world.size > 1)
         self.weighted = list(model.parameters())
         head = set(optim.head(model))
@@ -92,11 +99,14 @@ class Step:
         groups: int,
         rate: float,
         frozen: bool = False,
+        margin: float | None = None,
     ) -> None:
         """One step of `size` positions in `groups` groups over all ranks; this rank's begin at positions `firsts`.
 
-        `frozen`: only the head learns; the BatchNorms keep and use the statistics that they have.
+        `frozen`: only the head learns; the BatchNorms keep and use the statistics that they have. `margin`: of am and
+        aam now; None for the whole.
         """
+        self.margin = self.config.objective.margin if margin is None else margin
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         if self.frozen and not frozen:
@@ -169,10 +179,19 @@ class Step:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with self._autocast():
             logits_BC = self.parallel(batch.feat_BTF, batch.frames_B)
-        loss_B = objective.sample_losses(logits_BC, batch.label_B, batch.partner_B, batch.mix_B, self.config.objective)
+        loss_B = objective.sample_losses(
+            logits_BC,
+            batch.label_B,
+            batch.partner_B,
+            batch.mix_B,
+            self.config.objective,
+            target_BC=batch.target_BC,
+            weight_C=self.weight_C,
+            margin=self.margin,
+        )
         loss_B = torch.where(batch.weight_B > 0, loss_B * batch.weight_B, 0.0)
         with torch.no_grad():
-            right = ((logits_BC.argmax(1) == batch.label_B) * batch.weight_B).sum()
+            right = (objective.right(logits_BC, batch.label_B, batch.target_BC) * batch.weight_B).sum()
             self.sums[:SHARED] += torch.stack([loss_B.sum(), right, batch.weight_B.sum()]).to(self.sums.dtype)
         return loss_B.sum() * (self.world.size / size) * self.scale.to(loss_B.dtype)
 

@@ -23,6 +23,7 @@ VIEW_ROW = np.dtype([("file", "<i4") if name == "shard" else (name, ROW[name]) f
 """ROW with `file` (number in View.files) in the place of `shard`; `label` is a number in View.classes."""
 
 Ids = NDArray[np.int64]
+_ROWS = 2**16  # looked through at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,37 @@ class View:
             first_file += len(one.names)
         return out
 
+    def labels(self, ids: Ids) -> NDArray[np.int32]:
+        """Class numbers of all labels of (n,) samples, set by set."""
+        parts = enumerate(self._by_set(ids))
+        return np.concatenate([self.class_maps[one][labels(self.sets[one], rows)[1]] for one, (_, rows) in parts])
+
+    def targets(self, ids: Ids) -> NDArray[np.uint8]:
+        """(n, classes) 1 where a sample has a label."""
+        out = np.zeros((len(ids), len(self.classes)), np.uint8)
+        for number, (here, rows) in enumerate(self._by_set(ids)):
+            place, label = labels(self.sets[number], rows)
+            out[np.arange(len(ids))[here][place], self.class_maps[number][label]] = 1
+        return out
+
+    @property
+    def several(self) -> str | None:
+        """The key of the first sample with more than one label, None where each has one."""
+        for start in range(0, len(self) if any(one.label_ends is not None for one in self.sets) else 0, _ROWS):
+            ids = np.arange(start, min(start + _ROWS, len(self)))
+            for number, (here, rows) in enumerate(self._by_set(ids)):
+                many = np.bincount(labels(self.sets[number], rows)[0], minlength=len(rows)) > 1
+                if many.any():
+                    return self.key(int(ids[here][many.argmax()]))
+        return None
+
+    def counts(self) -> Ids:
+        """(classes,) samples that have each label, as often as the view has them."""
+        total = np.zeros(len(self.classes), np.int64)
+        for start in range(0, len(self), _ROWS):
+            total += np.bincount(self.labels(np.arange(start, min(start + _ROWS, len(self)))), minlength=len(total))
+        return total
+
     def activity(self, ids: Ids) -> NDArray[np.uint8]:
         """(n, 16) level of sixteen equal parts of each clip."""
         out = np.empty((len(ids), SEGMENTS), np.uint8)
@@ -83,6 +115,16 @@ class View:
         return [(here, joined[here] - start) for here, start in zip(inside, self.starts, strict=False)]
 
 
+def labels(one: ShardSet, rows: Ids) -> tuple[Ids, NDArray[np.int32]]:
+    """All labels (m,) of (n,) rows of a set, by its own class numbers, and whose each is: a place in `rows`."""
+    if one.label_ends is None or one.label_ids is None:
+        return np.arange(len(rows)), one.rows["label"][rows]
+    start, end = one.label_ends[rows].astype(np.int64), one.label_ends[rows + 1].astype(np.int64)
+    place = np.repeat(np.arange(len(rows)), end - start)
+    within = np.arange(len(place)) - np.repeat(np.cumsum(end - start) - (end - start), end - start)
+    return place, one.label_ids[start[place] + within]
+
+
 def choose(
     sets: Sequence[ShardSet],
     *,
@@ -96,9 +138,9 @@ def choose(
 ) -> View:
     """The view of the samples in `folds` and `split`, not in `without_*`, of `min_seconds` at least.
 
-    balance=class: each row is there max(1, round(n_max / n_class)) times. classes: the training's; without them the
-    sets' names in the order they first appear. ValueError: a choice that is not there or leaves nothing, or a chosen
-    sample whose class is not in `classes`.
+    balance=class: each row is there max(1, round(n_max / n_class)) times, by the rarest of its labels. classes: the
+    training's; without them the sets' names in the order they first appear. ValueError: a choice that is not there or
+    leaves nothing, or a chosen sample whose class is not in `classes`.
     """
     assert balance in ("none", "class") and sets, "the settings allow no other"
     names = tuple(dict.fromkeys(name for one in sets for name in one.classes)) if classes is None else tuple(classes)
@@ -182,8 +224,7 @@ def _class_maps(
     for one, start in zip(sets, starts, strict=False):
         mapped = np.array([number.get(name, -1) for name in one.classes], np.int32)
         if (mapped < 0).any():
-            here = slice(None) if picked is None else picked[(picked >= start) & (picked < start + len(one))] - start
-            used = np.bincount(one.rows["label"][here], minlength=len(mapped)) > 0
+            used = np.bincount(labels(one, _own(one, start, picked))[1], minlength=len(mapped)) > 0
             if len(strange := np.flatnonzero(used & (mapped < 0))):
                 text = f"class {one.classes[strange[0]]!r} is not among the {len(names)} classes of the training shards"
                 raise ValueError(f"{one.root}: {text}: take its samples out, or train with it")
@@ -195,11 +236,28 @@ def _repeats(
     sets: Sequence[ShardSet], class_maps: Sequence[NDArray[np.int32]], picked: Ids | None, classes: int
 ) -> NDArray[np.int64]:
     """How often each chosen row is in a balanced view."""
-    label = np.concatenate([mapped[one.rows["label"]] for one, mapped in zip(sets, class_maps, strict=True)])
-    label = label if picked is None else label[picked]
+    starts = np.cumsum([0, *map(len, sets)], dtype=np.int64)
+    places, found = [], []
+    first = 0
+    for one, mapped, start in zip(sets, class_maps, starts, strict=False):
+        rows = _own(one, start, picked)
+        place, label = labels(one, rows)
+        places.append(place + first)
+        found.append(mapped[label])
+        first += len(rows)
+    label = np.concatenate(found)
     count = np.bincount(label, minlength=classes)
     times = np.maximum(1, np.rint(count.max() / np.maximum(count, 1))).astype(np.int64)
-    return np.asarray(times[label])
+    repeats = np.ones(first, np.int64)
+    np.maximum.at(repeats, np.concatenate(places), times[label])
+    return repeats
+
+
+def _own(one: ShardSet, start: int, picked: Ids | None) -> Ids:
+    """The chosen rows of a set whose first joined row is `start`."""
+    if picked is None:
+        return np.arange(len(one))
+    return picked[(picked >= start) & (picked < start + len(one))] - start
 
 
 def _sizes(sets: Sequence[ShardSet], starts: Ids, picked: Ids | None, ends: Ids | None) -> Ids:

@@ -13,10 +13,11 @@ from tars import pack, wav
 from torch import Tensor
 
 from dist_train import shards as shard_sets
-from dist_train.evaluate import evaluate, scores
+from dist_train.evaluate import evaluate
 from dist_train.feed import views
 from dist_train.frontend import FrontEnd
 from dist_train.parts import Parts
+from dist_train.scores import single
 from dist_train.settings import Config
 from dist_train.view import View, choose
 from dist_train.world import Place, World
@@ -168,7 +169,7 @@ def test_scores_against_plain_arithmetic() -> None:
     logits, label = random.normal(size=(200, 4)), random.integers(0, 4, 200)
     logits[np.arange(200), label] += 0.8
     bad = [(7, "torn"), (50, "not finite")]
-    found = scores(torch.from_numpy(logits), torch.from_numpy(label), bad)
+    found = single(torch.from_numpy(logits), torch.from_numpy(label), bad)
     good = np.ones(200, bool)
     good[[7, 50]] = False
     right = (logits.argmax(1) == label) & good
@@ -187,7 +188,7 @@ def test_scores_against_plain_arithmetic() -> None:
 def test_macro_f1_against_plain_arithmetic() -> None:
     random = np.random.default_rng(4)
     guess, label = random.integers(0, 3, 90), random.integers(0, 3, 90)
-    found = scores(torch.eye(3, dtype=torch.float64)[guess], torch.from_numpy(label), [])
+    found = single(torch.eye(3, dtype=torch.float64)[guess], torch.from_numpy(label), [])
     hits = [((guess == number) & (label == number)).sum() for number in range(3)]
     sizes = [(guess == number).sum() + (label == number).sum() for number in range(3)]
     assert found.values["macro_f1"] == pytest.approx(np.mean([2 * a / b for a, b in zip(hits, sizes, strict=True)]))
@@ -195,8 +196,8 @@ def test_macro_f1_against_plain_arithmetic() -> None:
 
 def test_a_bad_clip_counts_as_wrong_even_where_the_guess_is_right() -> None:
     logits = torch.eye(3, dtype=torch.float64)
-    assert scores(logits, torch.arange(3), []).values["accuracy"] == 1
-    assert scores(logits, torch.arange(3), [(2, "torn")]).values["accuracy"] == pytest.approx(2 / 3)
+    assert single(logits, torch.arange(3), []).values["accuracy"] == 1
+    assert single(logits, torch.arange(3), [(2, "torn")]).values["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_a_stop_ends_it_and_the_model_trains_on(shards: Path, network: torch.nn.Module) -> None:

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Write the demo's recordings: ten kinds of urban sound, about 1000 clips, 30 MB of WAV, FLAC and OGG.
 
+With --mixtures the demo of several labels: 800 clips of 3 s, one to three of these sounds in each, 50 MB of FLAC.
+
 Example:
   python tools/make_demo.py /tmp/urban
   python tools/make_shards.py pack /tmp/urban/table.csv shards/urban
+  python tools/make_demo.py /tmp/mixtures --mixtures
 """
 
 import argparse
@@ -23,9 +26,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write, new or empty")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other recordings (default: 0)")
     parser.add_argument("--recordings", type=int, default=400, help="how many, a multiple of 50 (default: 400)")
+    parser.add_argument("--mixtures", action="store_true", help="clips of several labels")
     options = parser.parse_args(argv)
+    generate = demo.mixtures.generate if options.mixtures else demo.generate
     try:
-        demo.generate(options.dest, options.seed, options.recordings, progress())
+        generate(options.dest, options.seed, options.recordings, progress())
     except (ValueError, OSError) as error:
         print(f"make_demo: {error}", file=sys.stderr)
         return 2

@@ -7,30 +7,27 @@ in one fold, so folds measure new recordings and a random split would not. `ensu
 
 from __future__ import annotations
 
-import csv
 import shutil
-import zlib
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import soundfile
 from filelock import FileLock
 from numpy.random import PCG64, Generator, SeedSequence
 
 from dist_train import packing
 from dist_train.packing import Progress
 
+from . import mixtures
 from .scene import Recording
-from .sound import Wave
 from .sources import SOURCES
+from .table import FOLDS, Row, fill, ogg_with_serial, write_audio
 
-FOLDS = 5
+__all__ = ["FOLDS", "SOURCES", "build", "ensure", "generate", "mixtures", "ogg_with_serial", "record"]
+
 SHARD_MB = 8.0
 """Small, so that there are more shards than ranks."""
-Row = tuple[str, str, int, str]
-"""path, label, fold, group"""
+Make = Callable[[Path, int, int, Callable[[int, int], None]], None]
+"""Writes a folder of so many recordings by a seed."""
 
 
 def generate(
@@ -41,30 +38,19 @@ def generate(
     recordings: how many, a multiple of 50 (ten classes, five folds); each gives 2 or 3 clips of 0.3 to 5 s.
     progress: called with recordings done and to do. Raises ValueError for a full folder or a bad number.
     """
-    if recordings < 1 or recordings % (FOLDS * len(SOURCES)):
-        raise ValueError(
-            f"recordings={recordings}: not a multiple of {FOLDS * len(SOURCES)} (classes x folds); try 400"
-        )
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise ValueError(f"{dest} is there and not an empty folder; name another one or delete it")
-    (dest / "audio").mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    try:
-        with ThreadPoolExecutor() as threads:  # numpy and soundfile let go of the interpreter's lock
-            jobs = threads.map(lambda index: record(dest, index, seed), range(recordings))
-            for done, clips in enumerate(jobs, 1):
-                rows += clips
-                progress(done, recordings)
-        write_table(dest / "table.csv", rows)
-    except BaseException:  # a full disk, Ctrl-C: the folder must be empty for the next try
-        shutil.rmtree(dest / "audio", ignore_errors=True)
-        raise
+    fill(dest, lambda index: record(dest, index, seed), recordings, len(SOURCES), recordings, progress)
 
 
-def ensure(shards: Path, recordings: int = 400, progress: Progress = lambda stage, done, total: None) -> None:
-    """Make the demo's shards at `shards` unless their index is there; a second process waits, then finds them.
+def ensure(
+    shards: Path,
+    recordings: int = 400,
+    progress: Progress = lambda stage, done, total: None,
+    make: Make = generate,
+) -> None:
+    """Make a demo's shards at `shards` unless their index is there; a second process waits, then finds them.
 
-    They appear at once and complete, by a rename. ValueError if something else lies at `shards`.
+    `make` writes its recordings: `generate`, or `mixtures.generate`. They appear at once and complete, by a rename.
+    ValueError if something else lies at `shards`.
     """
     shards.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(shards.parent / f".{shards.name}.lock"):
@@ -75,7 +61,7 @@ def ensure(shards: Path, recordings: int = 400, progress: Progress = lambda stag
         building = shards.parent / f".{shards.name}.building"
         shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
         try:
-            build(building, recordings, progress)
+            build(building, recordings, progress, make)
             if shards.exists():
                 shards.rmdir()
             (building / "shards").rename(shards)
@@ -83,9 +69,9 @@ def ensure(shards: Path, recordings: int = 400, progress: Progress = lambda stag
             shutil.rmtree(building, ignore_errors=True)
 
 
-def build(folder: Path, recordings: int, progress: Progress) -> None:
+def build(folder: Path, recordings: int, progress: Progress, make: Make = generate) -> None:
     """Recordings in `folder`/source, their shards in `folder`/shards."""
-    generate(folder / "source", 0, recordings, lambda done, total: progress("synthesis", done, total))
+    make(folder / "source", 0, recordings, lambda done, total: progress("synthesis", done, total))
     # One worker is this process: spawned ones would run the caller's main file again, be it a notebook or torchrun's.
     options = packing.Options(layout="csv", shard_mb=SHARD_MB, workers=1)
     packing.pack(folder / "source/table.csv", folder / "shards", options, progress)
@@ -111,43 +97,3 @@ def container(recording: Recording) -> str:
     if recording.rate <= 16000:
         return "wav"
     return "flac" if recording.rate <= 24000 and recording.channels == 1 else "ogg"
-
-
-def write_audio(path: Path, wave: Wave, rate: int) -> None:
-    """Write (frames, channels) as 16-bit WAV or FLAC, or as Vorbis, by the name's ending."""
-    if path.suffix != ".ogg":
-        soundfile.write(path, np.round(wave * 32767).astype(np.int16), rate, subtype="PCM_16")
-        return
-    with soundfile.SoundFile(path, "w", rate, wave.shape[1], format="OGG", subtype="VORBIS") as file:
-        for start in range(0, len(wave), rate):  # libsndfile's Vorbis writer overruns a thread's stack on long blocks
-            file.write(wave[start : start + rate])
-    path.write_bytes(ogg_with_serial(path.read_bytes(), 1))
-
-
-def ogg_with_serial(data: bytes, serial: int) -> bytes:
-    """The Ogg stream with this serial number (RFC 3533, section 6): libsndfile draws one from the clock."""
-    pages, at = [], 0
-    while at < len(data):
-        table = data[at + 27 : at + 27 + data[at + 26]]
-        end = at + 27 + len(table) + sum(table)
-        page = (
-            data[at : at + 14] + serial.to_bytes(4, "little") + data[at + 18 : at + 22] + bytes(4) + data[at + 26 : end]
-        )
-        pages.append(page[:22] + ogg_checksum(page).to_bytes(4, "little") + page[26:])
-        at = end
-    return b"".join(pages)
-
-
-MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-
-
-def ogg_checksum(page: bytes) -> int:
-    """Ogg's CRC-32 is zlib's with the bits of every byte mirrored and without its two inversions."""
-    return int(f"{zlib.crc32(page.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
-
-
-def write_table(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "label", "fold", "group"))
-        writer.writerows(rows)

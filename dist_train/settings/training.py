@@ -126,10 +126,59 @@ class Model(Section):
 
 
 class Objective(Section):
-    """What is minimised."""
+    """What is minimised: the mean over samples of one of these losses."""
 
-    name: Literal["softmax"] = Field("softmax", description="cross-entropy over classes")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    name: Literal["softmax", "focal", "bce", "am", "aam"] = Field(
+        "softmax",
+        description="cross-entropy; focal loss; binary cross-entropy (several labels a clip); AM-, AAM-softmax",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of the target spread over all classes (bce: moved towards 1/2)"
+    )
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
+        "none", description="weight of a class's samples (bce: of its positives): by count, or by name; unnamed ones: 1"
+    )
+    gamma: float = Field(2.0, ge=0, le=10, description="focal: exponent that turns the loss from easy samples away")
+    margin: float = Field(0.2, ge=0, lt=1.5, description="margin of the true class; am: of its cosine; aam: in radians")
+    scale: float = Field(32.0, gt=0, le=256, description="am, aam: factor from cosines to logits")
+    subcenters: int = Field(1, ge=1, le=16, description="am, aam: centres a class, of which the nearest counts")
+    easy_margin: bool = Field(False, description="aam: a margin only within 90 degrees of the centre")
+    margin_epochs: tuple[float, float] | None = Field(
+        None,
+        strict=False,
+        description="am, aam: epochs between which the margin rises from 0; null: whole from the start",
+    )
+    margin_rise: Literal["exponential", "linear"] = Field(
+        "exponential", description="how the margin rises: 1 - 1e-3 ** share of the way, or the share"
+    )
+    speed_classes: bool = Field(False, description="each speed factor of augment.speed makes classes of its own")
+
+    @model_validator(mode="after")
+    def _applies(self) -> "Objective":
+        idle = [key for key in _IDLE[self.name] if getattr(self, key) != type(self).model_fields[key].default]
+        if idle:
+            raise ValueError(f"{idle[0]} has no effect with name={self.name}; leave it out")
+        if self.margin_epochs is None and self.margin_rise != "exponential":
+            raise ValueError("margin_rise has no effect without margin_epochs; leave it out, or give the epochs")
+        if self.margin_epochs is not None and not 0 <= self.margin_epochs[0] <= self.margin_epochs[1]:
+            raise ValueError(f"margin_epochs is where the rise begins and ends, not {list(self.margin_epochs)}")
+        return self
+
+
+_MARGIN = ("margin", "scale", "subcenters", "margin_epochs", "margin_rise")
+_IDLE = {  # name -> the keys that it does not read
+    "softmax": ("gamma", "easy_margin", *_MARGIN),
+    "focal": ("label_smoothing", "easy_margin", *_MARGIN),
+    "bce": ("gamma", "easy_margin", "speed_classes", *_MARGIN),
+    "am": ("gamma", "easy_margin"),
+    "aam": ("gamma",),
+}
+
+
+Metric = (
+    Literal["accuracy", "balanced_accuracy", "macro_f1", "loss", "ece", "cavg", "map", "micro_map", "auc", "d_prime"]
+    | Annotated[str, Field(pattern=r"^map_at_[1-9][0-9]*$")]
+)
 
 
 class Evaluation(Section):
@@ -141,8 +190,17 @@ class Evaluation(Section):
     average: Literal["logits", "probabilities"] = Field("logits", description="what a clip's windows are averaged as")
     max_seconds: float = Field(20.0, gt=0, description="clip=full: longer clips are scored on their first part, s")
     every_epochs: int = Field(1, ge=1, description="epochs between two evaluations; the end is always evaluated")
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = Field("accuracy", description="the run's score")
+    metric: Metric | None = Field(
+        None, description="the run's score, which chooses the best checkpoint; default: accuracy, and map with bce"
+    )
+    k: int = Field(3, ge=1, le=100, description="guesses of a clip that count in map_at_3 (or another k)")
     batch_size: int = Field(32, ge=1, description="windows a batch")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Evaluation":
+        if self.metric is not None and self.metric.startswith("map_at_") and self.metric != f"map_at_{self.k}":
+            raise ValueError(f"metric={self.metric} wants k={self.metric.removeprefix('map_at_')}, not k={self.k}")
+        return self
 
 
 class Checkpoint(Section):
