@@ -193,8 +193,11 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: optim.min_lr ({config.optim.min_lr}) is above optim.lr ({config.optim.lr})")
     if config.features.name == "mfcc" and config.features.ceps > config.features.bins:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
-    if config.features.name == "waveform" and config.augment.spec is not None:
-        raise ValueError(f"{where}: augment.spec masks a spectrum and features.name=waveform has none: leave it out")
+    if config.features.name in ("waveform", "hf") and config.augment.spec is not None:
+        name = config.features.name
+        raise ValueError(f"{where}: augment.spec masks a spectrum and features.name={name} has none: leave it out")
+    if config.features.name == "hf" and config.audio.channels not in ("mono", "first", 1):
+        raise ValueError(f"{where}: audio.channels={config.audio.channels}: an encoder hears one channel; take mono")
     if config.precision == "fp64" and config.compile:
         raise ValueError(f"{where}: precision=fp64 is for comparisons and is not compiled: set compile=false")
     if config.graphs and not config.compile:

@@ -14,6 +14,7 @@ from torch import nn
 
 from dist_train import checkpoint, models, order
 from dist_train import config as configuration
+from dist_train.encoders import encoded
 from dist_train.evaluate import Scores, clip_windows, evaluate
 from dist_train.feed import Views, views
 from dist_train.frontend import FrontEnd
@@ -146,8 +147,11 @@ def precision(config: Config, world: World) -> torch.dtype | None:
 def network(config: Config, bins: int, classes: int, world: World, wide: torch.dtype, sources: int = 1) -> nn.Module:
     """The model with its initial weights, the same on all ranks, on the device. `sources`: channels of the audio."""
     torch.manual_seed(order.key(config.run.seed, 4) >> 1)
-    sizes = config.model.model_dump(exclude={"name"})
-    model: nn.Module = models.build(config.model.name, bins, classes, sources=sources, **sizes)
+    if config.features.name == "hf":
+        model = encoded(config, classes, world)
+    else:
+        sizes = config.model.model_dump(exclude={"name"})
+        model = models.build(config.model.name, bins, classes, sources=sources, **sizes)
     # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.
     model.to(world.device, wide).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:

@@ -85,6 +85,6 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
 
 def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
-    shape = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
+    shape = ("model.", "features.bins", "features.ceps", "features.name", "features.hf", "audio.channels")
     if other := [text for text in changes(before, now) if text.startswith(shape)]:
         raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); give another run.name")

@@ -14,6 +14,7 @@ from dist_train.models.crnn import Crnn
 from dist_train.models.ecapa import Ecapa
 from dist_train.models.eres2net import ERes2Net
 from dist_train.models.eres2netv2 import ERes2NetV2
+from dist_train.models.linear import Linear
 from dist_train.models.m5 import M5
 from dist_train.models.panns import Panns, cnn6, cnn10, cnn14
 from dist_train.models.reference import from_reference
@@ -26,7 +27,20 @@ from dist_train.models.vggish import Vggish
 __all__ = ["ARCHITECTURES", "SETTINGS", "Model", "build", "from_reference"]
 
 Model = (
-    CamPlus | Cnn4 | Crnn | Ecapa | ERes2Net | ERes2NetV2 | M5 | Panns | Res2Net | ResNetSE | Resnetish | Tdnn | Vggish
+    CamPlus
+    | Cnn4
+    | Crnn
+    | Ecapa
+    | ERes2Net
+    | ERes2NetV2
+    | Linear
+    | M5
+    | Panns
+    | Res2Net
+    | ResNetSE
+    | Resnetish
+    | Tdnn
+    | Vggish
 )
 
 ARCHITECTURES: dict[str, Callable[..., Model]] = {
@@ -47,6 +61,7 @@ ARCHITECTURES: dict[str, Callable[..., Model]] = {
     "crnn": Crnn,
     "cnn4": Cnn4,
     "m5": M5,
+    "linear": Linear,
 }
 SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -56,6 +71,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cnn6", "cnn10", "cnn14", "vggish"), ("channels", "embedding")),
     **dict.fromkeys(("resnetish18", "resnetish34", "resnetish50", "cnn4", "m5"), ("channels",)),
     "crnn": ("layers",),
+    "linear": ("embedding",),
 }
 PICTURES = ("crnn", "cnn4")  # the channels of the audio are theirs too; to the others they are more bins
 
@@ -68,7 +84,8 @@ def build(name: str, bins: int, classes: int, *, sources: int = 1, **sizes: Any)
                before the dense layers, a multiple of 8 (128); eres2net (32), eres2netv2 (64; macls has 32), resnet_se,
                res2net (32): planes of the first stage; cnn6, cnn10, cnn14, vggish, resnetish: of the first block,
                doubled by the next ones (64); cnn4: the same (8); m5: of all layers (128)
-    embedding  campplus, cnn6, cnn10 512; cnn14 2048; vggish 128; resnetish, crnn, cnn4, m5 have one size only; 192
+    embedding  campplus, cnn6, cnn10 512; cnn14 2048; vggish 128; linear: of a projection, or none; resnetish, crnn,
+               cnn4, m5 have one size only; 192
     pooling    ecapa, tdnn, resnet_se, res2net: asp, sap, tsp or tap (asp); eres2net, eres2netv2: tap, or None for mean
                and deviation; the others have one
     layers     crnn: its layers (`models.described`)

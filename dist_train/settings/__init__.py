@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from dist_train.settings.encoder import Encoder
 from dist_train.settings.section import Section
 from dist_train.settings.sound import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
 from dist_train.settings.training import Checkpoint, Data, Evaluation, Log, Model, Objective, Optim, Run
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Config",
     "Data",
+    "Encoder",
     "Evaluation",
     "Features",
     "Log",

@@ -62,6 +62,7 @@ class Model(Section):
         "crnn",
         "cnn4",
         "m5",
+        "linear",
     ] = Field("ecapa", description="architecture")
     channels: int | None = Field(None, ge=8, description="width; default: the architecture's own (ecapa 512)")
     embedding: int | None = Field(None, ge=1, description="embedding size; default: the architecture's own")
