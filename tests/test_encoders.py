@@ -5,6 +5,7 @@ Of every family a small one of random weights, from a folder.
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -98,11 +99,11 @@ def test_layers_are_those_of_transformers(family: str, folders: Callable[[str], 
         encoder = _model(folder, layer).encoder
         ours, frames_B = encoder(clip)
         assert frames_B is None and ours.isfinite().all()
-        if family == "ast":  # the mean over the two rows of patches, of the columns that the clip reaches
-            theirs = theirs[:, 2:].unflatten(1, (2, -1)).mean(1)
+        # of AST the mean over the two rows of patches, of the columns that the clip reaches
+        expected = theirs[:, 2:].unflatten(1, (2, -1)).mean(1) if family == "ast" else theirs
         frames = frames or ours.shape[1]
-        assert ours.shape[1] == frames <= theirs.shape[1]
-        torch.testing.assert_close(ours, theirs[:, :frames], rtol=1e-3, atol=1e-4)
+        assert ours.shape[1] == frames <= expected.shape[1]
+        torch.testing.assert_close(ours, expected[:, :frames], rtol=1e-3, atol=1e-4)
     if family not in ("whisper", "ast", "w2v-bert"):
         assert frames == theirs.shape[1]
 
@@ -240,7 +241,7 @@ def _batch(rows: int) -> FrontBatch:
 
 @pytest.mark.parametrize("frozen", [True, False, "convolutions"])
 def test_what_is_frozen_stays(frozen: bool | str, folders: Callable[[str], Path]) -> None:
-    """Three steps: nothing of a frozen encoder moves, nothing of it is in the optimizer; else all that is trained does."""
+    """Three steps: nothing of a frozen encoder moves, nothing of it is in the optimizer; else all of it does."""
     folder = folders("wavlm")
     settings = _settings(folder, "optim.ema=0.9", hf=f", frozen: {str(frozen).lower()}")
     model = network(settings, 1, 4, WORLD, torch.float32)
@@ -260,13 +261,16 @@ def test_what_is_frozen_stays(frozen: bool | str, folders: Callable[[str], Path]
     assert model.encoder.body.training == (frozen is not True)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["tdnn", "ecapa", "campplus", "crnn", "cnn6"])
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("tdnn", ", channels: 8"), ("ecapa", ", channels: 8"), ("campplus", ", channels: 8"), ("crnn", "")],
+)
 @torch.no_grad()
-def test_our_networks_take_the_hidden_states(name: str, folders: Callable[[str], Path]) -> None:
+def test_our_networks_take_the_hidden_states(name: str, sizes: str, folders: Callable[[str], Path]) -> None:
     """As many bins as the encoder is wide; the layer table and the count of operations know them."""
     folder = folders("wav2vec2")
-    bins = save_wide(folder.with_name("wide"), folder) if name in ("crnn", "cnn6") else folder
-    model = network(_settings(bins, model=f"{{name: {name}}}"), 1, 4, WORLD, torch.float32).eval()
+    folder = save_wide(folder.with_name("wide"), folder) if name == "crnn" else folder
+    model = network(_settings(folder, model=f"{{name: {name}{sizes}}}"), 1, 4, WORLD, torch.float32).eval()
     feat_BTF = torch.cat([_wave(2), _wave(2)], 1)
     together = model(feat_BTF, torch.tensor([len(feat_BTF[0]), SAMPLES + 5000]))
     alone = model(feat_BTF[1:, : SAMPLES + 5000])
@@ -287,6 +291,18 @@ def save_wide(folder: Path, narrow: Path) -> Path:
         transformers.AutoModel.from_config(values).save_pretrained(folder)
         transformers.AutoFeatureExtractor.from_pretrained(narrow).save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def test_class_tokens_are_what_ast_classifies_by(folders: Callable[[str], Path]) -> None:
+    folder = folders("ast")
+    body = transformers.AutoModel.from_pretrained(folder).eval()
+    given = _theirs(folder, [_wave(1)[0, :, 0].numpy()])["input_values"]
+    ours = _model(folder, "last", frames="class").encoder
+    for samples_B in (None, torch.tensor([SAMPLES])):
+        hidden_BTH, frames_B = ours(_wave(1), samples_B)
+        torch.testing.assert_close(hidden_BTH[:, 0], body(given).pooler_output, rtol=1e-4, atol=1e-5)
+        assert hidden_BTH.shape[1] == 1 and (frames_B is None or frames_B.tolist() == [1])
 
 
 def test_loading_is_the_same_on_all_ranks_and_leaves_the_log_alone(folders: Callable[[str], Path]) -> None:
@@ -332,6 +348,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(folders: Callable[[str], Pat
         (folder, {"seconds": 3.0}, "features.hf.seconds has no effect with"),
         (folders("whisper"), {"seconds": 3.0}, "features.hf.seconds=3: "),
         (folders("whisper"), {"frozen": "convolutions"}, "has none: take true or false"),
+        (folders("whisper"), {"frames": "class"}, "has no class tokens; take time"),
     ]
     for name, given, message in cases:
         with pytest.raises(ValueError, match=re.escape(message)) as error:
@@ -366,18 +383,14 @@ def test_settings_that_do_not_fit(folders: Callable[[str], Path]) -> None:
     assert config.check(config.parse(config.dump(_settings(folder)), "dump"), "dump") == _settings(folder)
 
 
-def test_without_transformers_the_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, folders: Callable[[str], Path]
-) -> None:
-    folder = folders("hubert")
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=re.escape("needs transformers: pip install 'dist-train[hf]'")):
-        hub.load(str(folder), layer="last", frozen=True)
+        hub.load("anyone/any-encoder", layer="last", frozen=True)
 
 
-def test_two_processes_fine_tune_and_a_resumed_run_ends_the_same(
-    folders: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_two_processes_and_a_resumed_run(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    """Fine-tuning through DDP; what went on from the first step ends as what was not disturbed."""
     data = make_shards(tmp_path / "shards")
     overrides = (
         f"features={{name: hf, hf: {{name: '{folders('wavlm')}', layer: 2, frozen: false}}}}",

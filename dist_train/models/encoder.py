@@ -53,15 +53,25 @@ class Encoder(nn.Module):
     prepare    its input
     layer      `last`, `weighted`, or a number
     frozen     nothing of it is trained: eval mode, no gradients
+    frames     `time`; or `class`: one frame, the mean of AST's class tokens
     exact      it sees nothing of the padding
     """
 
     def __init__(
-        self, body: Any, prepare: Preparation, *, layer: str | int, frozen: bool, masked: bool, exact: bool
+        self,
+        body: Any,
+        prepare: Preparation,
+        *,
+        layer: str | int,
+        frozen: bool,
+        frames: str = "time",
+        masked: bool = True,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         self.body, self.prepare = body, prepare
         self.layer, self.frozen, self.masked, self.exact = layer, frozen, masked, exact
+        self.single = frames == "class"
         self.hidden = int(body.config.hidden_size)
         if frozen:
             body.requires_grad_(False)
@@ -133,18 +143,24 @@ class Encoder(nn.Module):
         return total
 
     def _timed(self, state_BSH: Tensor) -> Tensor:
-        """Steps in time: of AST's tokens, the mean over the patches above each other, without the first two."""
+        """Steps in time: of AST's tokens, the mean over the patches above each other, behind the two class tokens."""
         if not isinstance(self.prepare, Patches):
             return state_BSH
+        if self.single:
+            return state_BSH[:, :2].mean(1, keepdim=True)
         size, stride = self.body.config.patch_size, self.body.config.frequency_stride
         rows = (self.body.config.num_mel_bins - size) // stride + 1
-        return state_BSH[:, 2:].unflatten(1, (rows, -1)).mean(1)
+        patch_BRTH = state_BSH[:, 2:].reshape(len(state_BSH), rows, -1, state_BSH.shape[2])
+        return patch_BRTH.mean(1)
 
     def _frames(self, count: Tensor) -> Tensor:
         """Frames that come out for so many steps of input."""
         config = self.body.config
+        if self.single:
+            return torch.ones_like(count)
         if isinstance(self.prepare, Patches):
-            return (count - config.patch_size) // config.time_stride + 1
+            steps: Tensor = (count - config.patch_size) // config.time_stride + 1
+            return steps
         frames: Tensor = self.body._get_feat_extract_output_lengths(count)
         return frames
 

@@ -1,7 +1,7 @@
 """A hub name or a folder -> a pretrained encoder with the input that it was trained on, by `transformers`.
 
 No code of a checkpoint's own is run and nothing but tensors is read. A folder is never looked for on the hub; what has
-been downloaded lies in the cache of transformers, whose folder HF_HOME names, and HF_HUB_OFFLINE=1 asks the hub nothing.
+been downloaded lies in the cache of transformers, whose folder HF_HOME names; HF_HUB_OFFLINE=1 asks the hub nothing.
 Dropped: decoders and heads, adapters that shorten the output, layers skipped at random (each rank would skip others),
 masked spans (drawn from a generator that no position keys).
 """
@@ -71,9 +71,16 @@ def load(
         if not hasattr(getattr(body, "feature_extractor", None), "_freeze_parameters"):
             raise ValueError(f"features.hf.frozen=convolutions: {name} ({kind}) has none: take true or false")
         body.feature_extractor._freeze_parameters()
-    prepare.single = frames == "class"
-    exact, masked = kind in EXACT and _normed(body), MASKED.get(kind, True)
-    return Encoder(body, prepare, layer=layer, frozen=frozen is True, masked=masked, exact=exact), rate
+    encoder = Encoder(
+        body,
+        prepare,
+        layer=layer,
+        frozen=frozen is True,
+        frames=frames,
+        masked=MASKED.get(kind, True),
+        exact=kind in EXACT and _normed(body),
+    )
+    return encoder, rate
 
 
 def _load(name: str, revision: str | None) -> tuple[Any, Any]:

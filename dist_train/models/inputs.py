@@ -124,13 +124,14 @@ class Patches(nn.Module):
         rate, bins = float(extractor.sampling_rate), int(extractor.num_mel_bins)
         bank, _ = torchaudio.compliance.kaldi.get_mel_banks(bins, PADDED, rate, 20.0, 0.0, 100.0, -500.0, 1.0)
         self.kaldi = Kaldi(torch.hann_window(FRAME, periodic=False), functional.pad(bank, (0, 1)).T.contiguous())
-        self.mean, self.deviation = (extractor.mean, 2 * extractor.std) if extractor.do_normalize else (0.0, 1.0)
+        self.mean = float(extractor.mean) if extractor.do_normalize else 0.0
+        self.deviation = 2 * float(extractor.std) if extractor.do_normalize else 1.0
 
     def count(self, samples: Count) -> Count:
         return _frames(samples)
 
     def forward(self, wave_BT: Tensor, samples_B: Tensor | None) -> Tensor:
-        level = self.kaldi(wave_BT)
+        level: Tensor = self.kaldi(wave_BT)
         if samples_B is not None:
             past_BT = torch.arange(level.shape[1], device=level.device) >= self.count(samples_B)[:, None]
             level = level.masked_fill(past_BT[..., None], 0.0)

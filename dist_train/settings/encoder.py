@@ -14,13 +14,16 @@ class Encoder(Section):
     revision: str | None = Field(None, min_length=1, description="branch, tag or commit on the hub; null: main")
     frozen: bool | Literal["convolutions"] = Field(
         True,
-        description="true: not trained; false: trained with the model; convolutions: those on the waveform are not",
+        description="not trained at all (true), trained with the model (false), or only convolutions are not",
     )
     layer: Literal["last", "weighted"] | Annotated[int, Field(ge=0)] = Field(
         "weighted", description="hidden states that the model gets: last, a layer's number, or a learned sum of all"
     )
+    frames: Literal["time", "class"] = Field(
+        "time", description="what the model gets: frames in time; or, of AST, its class tokens as the only frame"
+    )
     seconds: float | None = Field(
         None,
         gt=0,
-        description="Whisper, AST: what is heard of a clip instead of 30 s and 10.24 s; positions are cut, s",
+        description="Whisper, AST: length that is heard, s; null: all they were made for (30 and 10.24 s)",
     )
