@@ -277,12 +277,12 @@ def test_what_is_frozen_stays(frozen: bool | str, folders: Callable[[str], Path]
     body = {name for name, _ in model.named_parameters() if ".body." in name}
     convolutions = {name for name in body if ".feature_extractor." in name}
     assert body & trained == (set() if frozen is True else body - convolutions if frozen else body)
-    assert {"encoder.mix", "network.head.weight"} <= trained
+    assert {"encoder.mix", "head.weight"} <= trained
     after = model.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == trained
     optimised = {id(p) for group in step.optimizer.param_groups for p in group["params"]}
     assert optimised == {id(p) for p in model.parameters() if p.requires_grad}
-    assert model.encoder.body.training == (frozen is not True)  # type: ignore[union-attr]
+    assert model.encoder.body.training == (frozen is not True)
 
 
 @pytest.mark.parametrize(
@@ -295,16 +295,20 @@ def test_our_networks_take_the_hidden_states(name: str, sizes: str, folders: Cal
     folder = folders("wav2vec2")
     folder = save_wide(folder.with_name("wide"), folder) if name == "crnn" else folder
     model = network(_settings(folder, model=f"{{name: {name}{sizes}}}"), 1, 4, WORLD, torch.float32).eval()
+    assert isinstance(model, Encoded)
     feat_BTF = torch.cat([_wave(2), _wave(2)], 1)
     together = model(feat_BTF, torch.tensor([len(feat_BTF[0]), SAMPLES + 5000]))
     alone = model(feat_BTF[1:, : SAMPLES + 5000])
     assert (together[1:] - alone).abs().max() < 1e-5 * alone.square().mean().sqrt()
-    assert torch.equal(model.head(model.embed(feat_BTF)), model(feat_BTF))  # type: ignore[operator]
+    plain = models.build(name, model.encoder.hidden, 4, **({"channels": 8} if sizes else {})).eval()
+    head = {f"head.{key}": value for key, value in model.head.state_dict().items()}
+    plain.load_state_dict({**model.network.state_dict(), **head})
+    torch.testing.assert_close(plain(*model.encoder(feat_BTF)), model(feat_BTF))
     rows = {row.name: row for row in layers(model, (2 * SAMPLES, 1))}
-    assert rows["total"].parameters == rows["encoder"].parameters + rows["network"].parameters
+    assert rows["total"].parameters == sum(rows[part].parameters for part in ("encoder", "network", "head"))
     with torch.enable_grad():
         assert (flops.per_clip(model, (2 * SAMPLES, 1)) or 0) > 1e6
-    assert compiled.blocks(model) == compiled.blocks(model.network)  # type: ignore[arg-type]
+    assert compiled.blocks(model) == compiled.blocks(model.network)
 
 
 def save_wide(folder: Path, narrow: Path) -> Path:

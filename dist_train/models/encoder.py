@@ -166,29 +166,24 @@ class Encoder(nn.Module):
 
 
 class Encoded(nn.Module):
-    """An encoder, and a network on its hidden states; `bins` 1: a frame is a sample."""
+    """An encoder, and a network on its hidden states, whose head becomes this model's. `bins` 1: a sample."""
 
     bins = 1
 
-    def __init__(self, encoder: Encoder, network: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, network: Any) -> None:
         super().__init__()
-        self.encoder, self.network = encoder, network
+        self.encoder, self.network, self.head = encoder, network, network.head
+        network.head = nn.Identity()
         self.BLOCKS = getattr(network, "BLOCKS", (type(network),))  # compiled one by one; the encoder stays eager
-
-    @property
-    def head(self) -> nn.Linear:
-        """The last layer."""
-        head: nn.Linear = self.network.head  # type: ignore[assignment]
-        return head
 
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
         """Embedding (B, E); `frames_B` (int64): valid samples of each row."""
-        vector_BE: Tensor = self.network.embed(*self.encoder(feat_BTF, frames_B))  # type: ignore[operator]
+        vector_BE: Tensor = self.network.embed(*self.encoder(feat_BTF, frames_B))
         return vector_BE
 
     def forward(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
         """Logits (B, classes)."""
-        logits_BC: Tensor = self.network(*self.encoder(feat_BTF, frames_B))
+        logits_BC: Tensor = self.head(self.embed(feat_BTF, frames_B))
         return logits_BC
 
 
