@@ -198,8 +198,11 @@ def _agree(config: Config, where: str) -> None:
         )
     if config.features.name == "mfcc" and config.features.ceps > config.features.bins:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
-    if config.features.name == "waveform" and config.augment.spec is not None:
-        raise ValueError(f"{where}: augment.spec masks a spectrum and features.name=waveform has none: leave it out")
+    if config.features.name in ("waveform", "hf") and config.augment.spec is not None:
+        name = config.features.name
+        raise ValueError(f"{where}: augment.spec masks a spectrum and features.name={name} has none: leave it out")
+    if config.features.name == "hf" and config.audio.channels not in ("mono", "first", 1):
+        raise ValueError(f"{where}: audio.channels={config.audio.channels}: an encoder hears one channel; take mono")
     for reason in effects.impossible(config.audio, config.augment, config.features):
         raise ValueError(f"{where}: {reason}")
     if config.objective.speed_classes and (1 not in config.augment.speed or len(set(config.augment.speed)) < 2):

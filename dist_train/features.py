@@ -194,7 +194,7 @@ def extractor(
     audio: Audio, features: Features, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Fbank | Spectrogram | Waveform:
     """What `features.name` says, on one device. ValueError where the settings do not fit together."""
-    if features.name == "waveform":
+    if features.name in ("waveform", "hf"):
         return Waveform(audio, features, device, dtype)
     kaldi = features.name in ("fbank", "mfcc")
     return Fbank(audio, features, device, dtype) if kaldi else Spectrogram(audio, features, device, dtype)

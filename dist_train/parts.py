@@ -15,6 +15,7 @@ from torch import nn
 
 from dist_train import checkpoint, models, objective, order, scores
 from dist_train import config as configuration
+from dist_train.encoders import encoded
 from dist_train.evaluate import clip_windows, evaluate
 from dist_train.feed import Views, views
 from dist_train.frontend import FrontEnd
@@ -152,9 +153,12 @@ def precision(config: Config, world: World) -> torch.dtype | None:
 def network(config: Config, bins: int, classes: int, world: World, wide: torch.dtype, sources: int = 1) -> nn.Module:
     """The model with its initial weights, the same on all ranks, on the device. `sources`: channels of the audio."""
     torch.manual_seed(order.key(config.run.seed, 4) >> 1)
-    sizes, loss = config.model.sizes(), config.objective
+    loss = config.objective
     classes *= len(objective.variants(config.augment, loss))
-    model: nn.Module = models.build(config.model.name, bins, classes, sources=sources, **sizes)
+    if config.features.name == "hf":
+        model = encoded(config, classes, world)
+    else:
+        model = models.build(config.model.name, bins, classes, sources=sources, **config.model.sizes())
     if loss.name in objective.MARGINS:
         model.head = Cosine(model.head.in_features, classes, centres=loss.subcenters, scale=loss.scale)  # type: ignore[arg-type, union-attr]
     # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.

@@ -95,7 +95,8 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
 
 def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
-    shape: tuple[str, ...] = ("model.", "features.bins", "features.ceps", "features.name", "audio.channels")
+    shape: tuple[str, ...] = ("model.", "features.bins", "features.ceps", "features.name", "features.hf")
+    shape += ("audio.channels",)
     begin = ("model.pretrained", "model.freeze_epochs")  # the same network, from elsewhere
     old = before.get("objective", {})
     shape += ("objective.name",) if (old.get("name") in MARGINS) != (now.objective.name in MARGINS) else ()

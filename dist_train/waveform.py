@@ -1,4 +1,4 @@
-"""features.name=waveform: samples as they are, for networks that make their own features (M5).
+"""features.name=waveform, hf: samples as they are, for networks that make their own features (M5, encoders).
 
 In: (rows, samples). Out: (rows, samples, 1): a frame is a sample. The interface of `Fbank`.
 """

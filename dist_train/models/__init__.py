@@ -16,6 +16,7 @@ from dist_train.models.ecapa import Ecapa
 from dist_train.models.ecapa_wespeaker import EcapaWeSpeaker
 from dist_train.models.eres2net import ERes2Net
 from dist_train.models.eres2netv2 import ERes2NetV2
+from dist_train.models.linear import Linear
 from dist_train.models.m5 import M5
 from dist_train.models.panns import Panns, cnn6, cnn10, cnn14
 from dist_train.models.pooling import ATTENTIVE
@@ -37,6 +38,7 @@ Model = (
     | EcapaWeSpeaker
     | ERes2Net
     | ERes2NetV2
+    | Linear
     | M5
     | Panns
     | Res2Net
@@ -67,6 +69,7 @@ ARCHITECTURES: dict[str, Callable[..., Model]] = {
     "crnn": Crnn,
     "cnn4": Cnn4,
     "m5": M5,
+    "linear": Linear,
 }
 _POOLED = ("channels", "embedding", "pooling", "attention", "context")
 _RES2 = (*_POOLED, "blocks", "base_width", "scale")
@@ -85,6 +88,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "crnn": ("layers",),
     "cnn4": ("channels",),
     "m5": ("channels", "window"),
+    "linear": ("embedding",),
 }
 POOLINGS: dict[str, tuple[str, ...]] = {  # the first is the default
     "ecapa": ecapa.POOLINGS,
@@ -106,8 +110,8 @@ def build(name: str, bins: int, classes: int, *, sources: int = 1, **sizes: Any)
                 of 8 (128); eres2net (32), eres2netv2 (64; macls has 32), resnet_se, res2net (32): planes of the first
                 stage; cnn6, cnn10, cnn14, vggish, resnetish: of the first block, doubled by the next ones (64); cnn4:
                 the same (8); m5: of all layers (128). resnet_se, cnn6 ... and resnetish also a list, one a stage
-    embedding   campplus, cnn6, cnn10, xvector 512; cnn14 2048; vggish 128; resnetish, crnn, cnn4, m5 have one size
-                only; 192
+    embedding   campplus, cnn6, cnn10, xvector 512; cnn14 2048; vggish 128; linear: of a projection, or none; resnetish,
+                crnn, cnn4, m5 have one size only; 192
     pooling     `POOLINGS`; the others have one
     layers      crnn: its layers (`models.described`)
 

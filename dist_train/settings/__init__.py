@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White
+from dist_train.settings.encoder import Encoder
 from dist_train.settings.optim import Optim
 from dist_train.settings.section import Section
 from dist_train.settings.sound import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
@@ -23,6 +24,7 @@ __all__ = [
     "Cut",
     "CutMix",
     "Data",
+    "Encoder",
     "Evaluation",
     "Features",
     "Log",

@@ -1,11 +1,12 @@
 """Settings of what the model hears: audio, augmentation, features."""
 
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White, ascending
+from dist_train.settings.encoder import Encoder
 from dist_train.settings.section import Factor, Section
 
 
@@ -124,9 +125,11 @@ class Augment(Section):
 class Features(Section):
     """Waveform to frames x bins, and their normalisation."""
 
-    name: Literal["fbank", "mfcc", "mel", "spectrogram", "waveform"] = Field(
-        "fbank", description="Kaldi Fbank or MFCC; torchaudio's MelSpectrogram or Spectrogram; or samples (for m5)"
+    name: Literal["fbank", "mfcc", "mel", "spectrogram", "waveform", "hf"] = Field(
+        "fbank",
+        description="Kaldi Fbank or MFCC; torchaudio's MelSpectrogram or Spectrogram; samples (for m5); an encoder",
     )
+    hf: Encoder | None = Field(None, description="name=hf: a pretrained encoder of transformers; null: none")
     preset: Literal["kaldi", "macls", "3dspeaker", "wespeaker"] | None = Field(
         None, description="a whole front end as that system has it; the keys it fixes may not be given beside it"
     )
@@ -153,8 +156,19 @@ class Features(Section):
     waveform_scale: float = Field(1.0, gt=0, description="factor on the waveform (32768 for int16-scaled front ends)")
     dither: float = Field(0.0, ge=0, description="Gaussian noise on each frame, in units of the scaled waveform")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unnormalised(cls, values: Any) -> Any:
+        """An encoder takes samples as they are."""
+        encoder = isinstance(values, dict) and values.get("name") == "hf"
+        return {"norm": "none", **values} if encoder else values
+
     @model_validator(mode="after")
     def _applies(self) -> "Features":
+        if (self.name == "hf") != (self.hf is not None):
+            raise ValueError("name=hf and a section hf, which names an encoder, belong together: give both or neither")
+        if self.name == "hf" and self.norm != "none":
+            raise ValueError(f"norm={self.norm} changes what an encoder was trained on: leave it out with name=hf")
         idle = [key for key in IDLE[self.name] if getattr(self, key) != type(self).model_fields[key].default]
         if self.scale != "db" and self.top_db is not None:
             raise ValueError(f"top_db is for scale=db, not scale={self.scale}; leave it out")
@@ -165,10 +179,12 @@ class Features(Section):
 
 _TRANSFORM = ("fft", "power", "scale", "top_db", "mel_scale", "mel_norm", "center")
 _KALDI = ("ceps", "preemphasis", "dither")
+_WAVEFORM = (*_KALDI, *_TRANSFORM, "bins", "window", "frame_length", "frame_shift", "low_freq", "high_freq")
 IDLE = {  # name -> the keys that it does not read
     "fbank": ("ceps", *_TRANSFORM),
     "mfcc": _TRANSFORM,
     "mel": _KALDI,
     "spectrogram": (*_KALDI, "bins", "low_freq", "high_freq", "mel_scale", "mel_norm"),
-    "waveform": (*_KALDI, *_TRANSFORM, "bins", "window", "frame_length", "frame_shift", "low_freq", "high_freq"),
+    "waveform": _WAVEFORM,
+    "hf": (*_WAVEFORM, "waveform_scale"),
 }

@@ -68,6 +68,7 @@ class Model(Section):
         "crnn",
         "cnn4",
         "m5",
+        "linear",
     ] = Field("ecapa", description="architecture")
     channels: Size | Sizes | None = Field(
         None, description="width, or, where stages differ, a list; default: the architecture's own (ecapa 512)"
