@@ -191,7 +191,7 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: data.eval_split and data.valid_split are both `{data.eval_split}`")
     if config.optim.min_lr > config.optim.lr:
         raise ValueError(f"{where}: optim.min_lr ({config.optim.min_lr}) is above optim.lr ({config.optim.lr})")
-    if config.features.name == "mfcc" and config.features.ceps > config.features.bins:
+    if config.features.name in ("mfcc", "torchaudio_mfcc") and config.features.ceps > config.features.bins:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
     if config.features.name == "waveform" and config.augment.spec is not None:
         raise ValueError(f"{where}: augment.spec masks a spectrum and features.name=waveform has none: leave it out")

@@ -8,8 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from dist_train.settings.features import Features
 from dist_train.settings.section import Section
-from dist_train.settings.sound import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
+from dist_train.settings.sound import Audio, Augment, Mixup, Noise, Reverb, SpecAugment
 from dist_train.settings.training import Checkpoint, Data, Evaluation, Log, Model, Objective, Optim, Run
 
 __all__ = [
