@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from dist_train import presets
 from dist_train.settings import Config
+from dist_train.settings.packed import refusal
 
 DEMO_SHARDS = "shards/demo"
 
@@ -195,6 +196,8 @@ def _agree(config: Config, where: str) -> None:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
     if config.features.name == "waveform" and config.augment.spec is not None:
         raise ValueError(f"{where}: augment.spec masks a spectrum and features.name=waveform has none: leave it out")
+    if config.features.name == "packed" and (refused := refusal(config.audio, config.augment)):
+        raise ValueError(f"{where}: {refused}")
     if config.precision == "fp64" and config.compile:
         raise ValueError(f"{where}: precision=fp64 is for comparisons and is not compiled: set compile=false")
     if config.graphs and not config.compile:

@@ -232,7 +232,7 @@ def extractor(
     audio: Audio, features: Features, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Fbank | Spectrogram | Waveform:
     """What `features.name` says, on one device. ValueError where the settings do not fit together."""
-    if features.name == "waveform":
+    if features.name in ("waveform", "packed"):  # a stored frame is a sample, a bin a channel: `packed`
         return Waveform(audio, features, device, dtype)
     kaldi = features.name in ("fbank", "mfcc")
     return Fbank(audio, features, device, dtype) if kaldi else Spectrogram(audio, features, device, dtype)

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as change
+from dist_train import packed
 from dist_train.batched import Batched
 from dist_train.features import extractor
 from dist_train.gaussian import gaussian, noise_keys
 from dist_train.norm import frame_sums, normalise
 from dist_train.order import uniform
+from dist_train.packed import Stored
 from dist_train.payload import RawBatch
 from dist_train.precision import exact
 from dist_train.resample import Resamplers, speed_ratio
@@ -66,15 +68,19 @@ class FrontEnd:
         listen: int | None = None,
         compile: bool = False,
         rows: int = 1,
+        stored: Stored | None = None,
     ) -> None:
         """`listen`: how many rows of a batch keep their waveform (None: all); `compile`: on an accelerator only, for
-        batches of `rows` rows at most."""
-        self.audio, self.features = audio, features
-        self.augment, self.seed, self.listen = augment, seed, listen
+        batches of `rows` rows at most; `stored`: with features.name=packed, the front end that they are of."""
+        assert (stored is not None) == (features.name == "packed"), "packed.agree has seen to that"
+        self.audio, self.features, self.stored = packed.heard(audio, stored), features, stored
+        self.augment, self.seed, self.listen = augment, seed, listen if stored is None else 0
         self.device, self.dtype = torch.device(device), dtype
         self.extractor = extractor(self.audio, self.features, self.device, dtype)
-        self.channels = self.audio.channels if isinstance(self.audio.channels, int) else 1
-        self.bins = self.extractor.bins * self.channels
+        rows_of_clip = self.audio.channels if isinstance(self.audio.channels, int) else 1
+        self.bins = self.extractor.bins * rows_of_clip
+        self.channels = rows_of_clip if stored is None else stored.channels
+        self.line = self.bins // self.channels  # bins of one channel
         self.frame_count = self.extractor.frames(window_samples(self.audio))
         self.statistics: Tensor | None = None
         if self.frame_count < 1:
@@ -104,6 +110,7 @@ class FrontEnd:
             reverb=scene.reverb if scene.rooms is not None else None,
             noise=scene.noise if scene.bank is not None else None,
             level=scene.level if crop else None,
+            stored=self.stored,
         )
 
     @torch.no_grad()
@@ -134,7 +141,7 @@ class FrontEnd:
             torch.from_numpy(partner),
             torch.from_numpy(weight),
             wave_BCT[: self.listen, 0].clone(),  # the next batch takes the waves' memory
-            None if training else wave_BCT.flatten(1).any(1),
+            None if training else packed.sound(wave_BCT) if self.stored else wave_BCT.flatten(1).any(1),
         )
 
     @torch.no_grad()
@@ -205,8 +212,8 @@ class FrontEnd:
         """SpecAugment; the mean that fills is over a row's valid frames, whose tail is zero."""
         settings = self.augment.spec
         assert settings is not None
-        freq, time = change.bands(plan, frames, self.extractor.bins, settings, self.seed)
-        freq = np.concatenate([freq + channel * self.extractor.bins for channel in range(self.channels)], axis=2)
+        freq, time = change.bands(plan, frames, self.line, settings, self.seed)
+        freq = np.concatenate([freq + channel * self.line for channel in range(self.channels)], axis=2)
         level: Tensor | float = 0.0
         if settings.fill == "mean":
             count = torch.from_numpy(frames * self.bins)[:, None, None]

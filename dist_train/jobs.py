@@ -15,11 +15,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dist_train import recordings
 from dist_train.coding import TooShort, encode
 from dist_train.recordings import Header, Unreadable
+
+if TYPE_CHECKING:
+    from dist_train.extraction import Recipe
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -33,6 +36,7 @@ class Coding:
     rate: int
     channels: int
     shortest: float
+    recipe: "Recipe | None" = None  # features in the place of audio
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def encode_all(cuts: list[Cut], coding: Coding) -> list[Encoded]:
     for path, start, end in cuts:
         try:
             data = encode(path, coding.codec, coding.rate, coding.channels, start, end, coding.shortest)
-            found.append(Encoded(*data))
+            found.append(Encoded(*data) if coding.recipe is None else _features(data, coding.recipe))
         except Unreadable as error:
             found.append(Encoded(None, reason=str(error)))
         except OSError as error:
@@ -86,6 +90,16 @@ def encode_all(cuts: list[Cut], coding: Coding) -> list[Encoded]:
         except TooShort as error:
             found.append(Encoded(None, reason=str(error), short=True))
     return found
+
+
+def _features(audio: tuple[bytes, str, float], recipe: "Recipe") -> Encoded:
+    from dist_train.extraction import extract  # imports torch: processes that only encode do without
+
+    data, _, seconds = audio
+    try:
+        return Encoded(extract(data, recipe), "npy", seconds)
+    except ValueError as error:
+        return Encoded(None, reason=str(error))
 
 
 def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Generator[Result, None, None]:

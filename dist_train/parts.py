@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dist_train import checkpoint, models, order
+from dist_train import checkpoint, models, order, packed
 from dist_train import config as configuration
 from dist_train.evaluate import Scores, clip_windows, evaluate
 from dist_train.feed import Views, views
@@ -50,6 +50,7 @@ class Parts:
             listen=config.log.examples,
             compile=config.compile,
             rows=config.data.micro_batch,
+            stored=packed.of_view(self.views.train),
         )
         classes = len(self.views.train.classes)
         self.model = network(config, self.front.bins, classes, world, wide, self.front.channels)
@@ -104,10 +105,12 @@ class Parts:
             "statistics": self.front.statistics,
             "config": configuration.plain(self.config),
             "classes": list(self.views.train.classes),
+            "packed": self.front.stored.record() if self.front.stored is not None else None,
         }
 
     def resume(self, payload: dict[str, Any]) -> None:
         """Go on from a payload whose progress and model fit (`resume.origin` has seen to that)."""
+        packed.same(payload.get("packed"), self.front.stored)
         self.progress.resume(payload["progress"])
         self.step.load(payload["step"])
         self.front.statistics = payload["statistics"]
@@ -131,7 +134,7 @@ class Parts:
             "backend": self.world.backend,
             "threads": self.world.threads,
             "precision": precise,
-        }
+        } | ({"packed": self.front.stored.record()} if self.front.stored is not None else {})
 
 
 def precision(config: Config, world: World) -> torch.dtype | None:

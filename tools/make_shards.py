@@ -93,6 +93,8 @@ def parser() -> argparse.ArgumentParser:
     packing.add_argument("--group", metavar="COLUMN", help="the CSV's column to take as group (speaker, recording)")
     packing.add_argument("--group-regex", metavar="RE", help="the group, found in each path: (...) or the whole match")
     packing.add_argument("--classes", type=Path, metavar="FILE", help="order, choice and names of classes (see below)")
+    packing.add_argument("--features", type=Path, metavar="CONFIG", help="pack the features of CONFIG, no audio")
+    packing.add_argument("--feature-type", default="float32", help="float32 or float16 (default: float32)")
     packing.add_argument("--min-seconds", type=float, default=0, metavar="S", help="leave out shorter clips")
     indexing = command("index", "index WebDataset tars made by anyone", INDEX)
     checking = command("check", "hold every tar against its index and checksum", CHECK)

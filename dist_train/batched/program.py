@@ -57,10 +57,12 @@ class Program:
         stage: Polyphase,
         speeds: Polyphase,
         bank: Any,
+        line: int,
         compile: bool,
     ) -> None:
         self.kind, self.augment, self.features = kind, augment, features
         self.pcm, self.stage, self.speeds, self.bank = pcm, stage, speeds, bank
+        self.line = line  # bins of one channel
         self.sound, self.mixed, self.heard = self._sound, self._mixed, self._heard
         self.moved, self.blended = self._moved, self._blended
         if compile:
@@ -146,7 +148,7 @@ class Program:
         if spec.fill == "mean":
             level = feat_BTF.sum((1, 2), keepdim=True) / (count_B * bins).clamp(min=1)
         time = torch.arange(frames, device=feat_BTF.device)[:, None]
-        line = torch.arange(bins, device=feat_BTF.device) % self.bank.bins
+        line = torch.arange(bins, device=feat_BTF.device) % self.line
         for kind, place, masks in (("freq", line, spec.freq_masks), ("time", time, spec.time_masks)):
             for mask in range(masks):
                 first, end = (whole[f"{kind} {edge} {mask}"][:, None, None] for edge in ("first", "end"))
