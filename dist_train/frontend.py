@@ -93,7 +93,7 @@ class FrontEnd:
         self.scene = Scene(audio, augment, seed=seed, device=self.device, dtype=dtype)
         self.bad = self.scene.bad
         cpu = self.device.type == "cpu"
-        self.waves = Waves(audio, augment.speed, Resamplers(self.device, dtype)) if cpu else None
+        self.waves = Waves(self.audio, augment.speed, Resamplers(self.device, dtype)) if cpu else None
         self.batched = None if cpu else self._batched(compile, rows)
 
     def _batched(self, compile: bool, rows: int) -> Batched:
@@ -197,7 +197,7 @@ class FrontEnd:
         whole = bool((filled >= wave_BCT.shape[2]).all())
         feat = self.extractor(wave_BCT.flatten(0, 1), None if whole else np.repeat(filled, channels))
         if channels > 1:
-            feat = feat.view(batch, channels, -1, self.extractor.bins).transpose(1, 2).flatten(2)
+            feat = feat.view(batch, channels, -1, self.extractor.bins).transpose(1, 2).flatten(2).contiguous()
         return feat, self.extractor.valid(filled)
 
     def _normalise(self, feat_BTF: Tensor, frames_B: Tensor | None, training: bool) -> Tensor:

@@ -136,7 +136,7 @@ class Program:
         feat: Tensor = self.bank.batched(wave_BCT.flatten(0, 1), until_B.repeat_interleave(channels))
         if channels == 1:
             return feat
-        return feat.view(batch, channels, -1, self.bank.bins).transpose(1, 2).flatten(2)
+        return feat.view(batch, channels, -1, self.bank.bins).transpose(1, 2).flatten(2).contiguous()
 
     def _mask(self, feat_BTF: Tensor, whole: Columns) -> Tensor:
         """SpecAugment; the mean that fills is over a row's valid frames, whose tail is zero and stays so."""
