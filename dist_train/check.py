@@ -27,7 +27,8 @@ def check(path: str | Path, progress: Progress | None = None, workers: int | Non
     root, names = index.find(path)
     classes, skip = index.read_lines(root / row.CLASSES), frozenset(index.read_lines(root / row.SKIP) or ())
     damage, one, expected = _open(root, names, classes)
-    job = partial(changed, expected=expected, classes=classes, skip=skip)
+    rate = index.read_features(root)["rate"]
+    job = partial(changed, expected=expected, classes=classes, skip=skip, frame_rate=rate)
     paths = [root / name for name in names]
     scans = [found for found in index.each(job, paths, workers, progress) if found is not None]
     for found in scans:
@@ -39,12 +40,18 @@ def check(path: str | Path, progress: Progress | None = None, workers: int | Non
     return damage + index.twins(scans)
 
 
-def changed(path: Path, expected: dict[str, str], classes: Sequence[str] | None, skip: frozenset[str]) -> Scan | None:
+def changed(
+    path: Path,
+    expected: dict[str, str],
+    classes: Sequence[str] | None,
+    skip: frozenset[str],
+    frame_rate: int = level.FRAME_RATE,
+) -> Scan | None:
     """What a tar holds, None where its checksum is the expected one."""
     with path.open("rb") as file:
         if level.checksum(file, 0, path.stat().st_size).hex() == expected.get(path.name):
             return None
-    return scan(path, classes, skip)
+    return scan(path, classes, skip, frame_rate)
 
 
 def compare(one: ShardSet, found: Scan) -> list[str]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from dist_train import presets
 from dist_train.settings import Config, effects
+from dist_train.settings.packed import refusal
 
 DEMO_SHARDS, DEMO_MIXTURES = "shards/demo", "shards/demo_mixtures"
 
@@ -196,13 +197,15 @@ def _agree(config: Config, where: str) -> None:
             f"{where}: optim.schedule=plateau goes by the score on a validation set; give data.valid_folds, "
             "data.valid_split or data.valid_shards"
         )
-    if config.features.name == "mfcc" and config.features.ceps > config.features.bins:
+    if config.features.name in ("mfcc", "torchaudio_mfcc") and config.features.ceps > config.features.bins:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
     if config.features.name in ("waveform", "hf") and config.augment.spec is not None:
         name = config.features.name
         raise ValueError(f"{where}: augment.spec masks a spectrum and features.name={name} has none: leave it out")
     if config.features.name == "hf" and config.audio.channels not in ("mono", "first", 1):
         raise ValueError(f"{where}: audio.channels={config.audio.channels}: an encoder hears one channel; take mono")
+    if config.features.name == "packed" and (refused := refusal(config.audio, config.augment)):
+        raise ValueError(f"{where}: {refused}")
     for reason in effects.impossible(config.audio, config.augment, config.features):
         raise ValueError(f"{where}: {reason}")
     if config.objective.speed_classes and (1 not in config.augment.speed or len(set(config.augment.speed)) < 2):

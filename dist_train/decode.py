@@ -18,6 +18,7 @@ Rows = NDArray[Any]  # of window.PLAN
 _DIRECT = {  # codec -> (type that the bytes are read as, full scale)
     CODECS.S16: (torch.int16, 2.0**-15),
     CODECS.S32: (torch.int32, 2.0**-31),
+    CODECS.F16: (torch.float16, 1.0),
     CODECS.F32: (torch.float32, 1.0),
     CODECS.F64: (torch.float64, 1.0),
 }
@@ -70,5 +71,7 @@ def mix(wave_RCT: Tensor, channels: str | int) -> Tensor:
     if channels == "mono":
         return wave_RCT.mean(1, keepdim=True)
     assert isinstance(channels, int)
+    if channels == wave_RCT.shape[1]:
+        return wave_RCT
     kept = [channel % wave_RCT.shape[1] for channel in range(channels)]
     return torch.stack([wave_RCT[:, channel] for channel in kept], 1)

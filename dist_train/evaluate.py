@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dist_train import packed
 from dist_train.feed import Feed
 from dist_train.frontend import FrontEnd
 from dist_train.models import compiled
@@ -68,13 +69,14 @@ def evaluate(
 def clip_windows(view: View, ids: NDArray[np.int64], config: Config) -> Iterator[NDArray[np.void]]:
     """The windows of clips `ids` in batches of equal length, of `evaluation.batch_size` at most."""
     settings, size = config.evaluation, config.evaluation.batch_size
+    audio = packed.heard(config.audio, packed.of_view(view))
     kept: list[NDArray[np.void]] = []
     for start in range(0, len(ids), _CLIPS):
         some = ids[start : start + _CLIPS]
         if settings.clip == "windows":
-            kept.append(eval_windows(view.rows(some), some, config.audio, settings.hop))
+            kept.append(eval_windows(view.rows(some), some, audio, settings.hop))
         else:
-            kept.append(full_windows(view.rows(some), some, config.audio, settings.max_seconds))
+            kept.append(full_windows(view.rows(some), some, audio, settings.max_seconds))
     plan = np.concatenate(kept)
     if settings.clip == "windows":
         yield from (plan[start : start + size] for start in range(0, len(plan), size))

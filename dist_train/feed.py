@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import objective, order
+from dist_train import objective, order, packed
 from dist_train.frontend import FrontBatch, FrontEnd
 from dist_train.reader import RawBatch, Reader
 from dist_train.settings import Config, Data
@@ -41,6 +41,7 @@ def views(config: Config) -> Views:
     """Open the shards and choose. Errors: `ValueError` for missing shards, folds or splits that hold nothing."""
     data = config.data
     sets = [open_set(path) for path in data.shards]
+    packed.agree(config, [*sets, *(open_set(path) for path in (*data.eval_shards, *data.valid_shards))])
     held = [*data.eval_folds, *data.valid_folds]
     split = bool(data.eval_split or data.valid_split)
     train = choose(
@@ -99,11 +100,12 @@ def stream_order(view: View, config: Config) -> order.Order:
 def windows(view: View, config: Config, world: World, consumed: int, total: int) -> Iterator[NDArray[np.void]]:
     """The windows of each group of this rank, from position `consumed` on."""
     stream, active = stream_order(view, config), config.audio.crop == "active"
+    audio = packed.heard(config.audio, packed.of_view(view))
     for groups in _portions(_groups(config.data, world, consumed, total)):
         positions = np.concatenate([np.arange(first, first + count) for first, count in groups])
         ids = np.concatenate([stream.ids(first, count) for first, count in groups])
         activity = view.activity(ids) if active else None
-        plan = train_windows(view.rows(ids), ids, positions, activity, config.audio, config.augment, config.run.seed)
+        plan = train_windows(view.rows(ids), ids, positions, activity, audio, config.augment, config.run.seed)
         if config.objective.speed_classes:
             objective.speed_labels(plan, len(view.classes), config.augment, config.objective)
         yield from np.split(plan, np.cumsum([count for _, count in groups])[:-1])

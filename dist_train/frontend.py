@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as change
-from dist_train import masks, mixing
+from dist_train import masks, mixing, packed
 from dist_train.batched import Batched
 from dist_train.features import extractor
 from dist_train.gaussian import gaussian, noise_keys
 from dist_train.norm import frame_sums, normalise
 from dist_train.order import uniform
+from dist_train.packed import Stored
 from dist_train.payload import RawBatch
 from dist_train.precision import exact
 from dist_train.resample import Resamplers, speed_ratio
@@ -68,15 +69,19 @@ class FrontEnd:
         listen: int | None = None,
         compile: bool = False,
         rows: int = 1,
+        stored: Stored | None = None,
     ) -> None:
         """`listen`: how many rows of a batch keep their waveform (None: all); `compile`: on an accelerator only, for
-        batches of `rows` rows at most."""
-        self.audio, self.features = audio, features
-        self.augment, self.seed, self.listen = augment, seed, listen
+        batches of `rows` rows at most; `stored`: with features.name=packed, the front end that they are of."""
+        assert (stored is not None) == (features.name == "packed"), "packed.agree has seen to that"
+        self.audio, self.features, self.stored = packed.heard(audio, stored), features, stored
+        self.augment, self.seed, self.listen = augment, seed, listen if stored is None else 0
         self.device, self.dtype = torch.device(device), dtype
         self.extractor = extractor(self.audio, self.features, self.device, dtype)
-        self.channels = self.audio.channels if isinstance(self.audio.channels, int) else 1
-        self.bins = self.extractor.bins * self.channels
+        rows_of_clip = self.audio.channels if isinstance(self.audio.channels, int) else 1
+        self.bins = self.extractor.bins * rows_of_clip
+        self.channels = rows_of_clip if stored is None else stored.channels
+        self.line = self.bins // self.channels  # bins of one channel
         self.frame_count = self.extractor.frames(window_samples(self.audio))
         self.statistics: Tensor | None = None
         if self.frame_count < 1:
@@ -89,7 +94,7 @@ class FrontEnd:
         self.scene = Scene(audio, augment, seed=seed, device=self.device, dtype=dtype)
         self.bad = self.scene.bad
         cpu = self.device.type == "cpu"
-        self.waves = Waves(audio, augment.speed, Resamplers(self.device, dtype)) if cpu else None
+        self.waves = Waves(self.audio, augment.speed, Resamplers(self.device, dtype)) if cpu else None
         self.batched = None if cpu else self._batched(compile, rows)
 
     def _batched(self, compile: bool, rows: int) -> Batched:
@@ -107,6 +112,7 @@ class FrontEnd:
             change=scene.change if changes else None,
             lengths=scene.lengths if changes else None,
             level=scene.level if crop else None,
+            stored=self.stored,
         )
 
     @torch.no_grad()
@@ -138,7 +144,7 @@ class FrontEnd:
             torch.from_numpy(pairs.partner),
             torch.from_numpy(pairs.weight),
             wave_BCT[: self.listen, 0].clone(),  # the next batch takes the waves' memory
-            None if training else wave_BCT.flatten(1).any(1),
+            None if training else packed.sound(wave_BCT) if self.stored else wave_BCT.flatten(1).any(1),
         )
 
     @torch.no_grad()
@@ -188,7 +194,7 @@ class FrontEnd:
         whole = bool((filled >= wave_BCT.shape[2]).all())
         feat = self.extractor(wave_BCT.flatten(0, 1), None if whole else np.repeat(filled, channels))
         if channels > 1:
-            feat = feat.view(batch, channels, -1, self.extractor.bins).transpose(1, 2).flatten(2)
+            feat = feat.view(batch, channels, -1, self.extractor.bins).transpose(1, 2).flatten(2).contiguous()
         return feat, self.extractor.valid(filled)
 
     def _normalise(self, feat_BTF: Tensor, frames_B: Tensor | None, training: bool) -> Tensor:
@@ -203,8 +209,8 @@ class FrontEnd:
         """SpecAugment within a row's valid frames."""
         settings = self.augment.spec
         assert settings is not None
-        freq, time = masks.bands(plan, frames, self.extractor.bins, settings, self.seed)
-        freq = np.concatenate([freq + channel * self.extractor.bins for channel in range(self.channels)], axis=2)
+        freq, time = masks.bands(plan, frames, self.line, settings, self.seed)
+        freq = np.concatenate([freq + channel * self.line for channel in range(self.channels)], axis=2)
         keys = masks.mask_keys(plan, settings, self.seed)
         key_B = None if keys is None else torch.from_numpy(keys)
         fill = masks.filling(feat_BTF, torch.from_numpy(frames), settings.fill, key_B)

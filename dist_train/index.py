@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import label, row
+from dist_train import label, level, row
 from dist_train.scan import Progress, Scan, scan
 
 REINDEX = "python tools/make_shards.py index {}"
@@ -40,12 +40,44 @@ def write(root: Path, workers: int | None = None, progress: Progress | None = No
     root, names = find(root)
     classes, skip = read_lines(root / row.CLASSES), read_lines(root / row.SKIP)
     paths = [root / name for name in names]
-    job = partial(scan, classes=classes, skip=frozenset(skip or ()))
+    stored = read_features(root)
+    job = partial(scan, classes=classes, skip=frozenset(skip or ()), frame_rate=stored["rate"])
     scans = list(each(job, paths, workers, progress))
     refuse(root, scans)
     if not sum(len(found.keys) for found in scans):
         raise ValueError(f"{root}: the tars hold no samples: {PACK.format(root)}")
-    save(root, scans, classes or label.order({name for found in scans for names in found.names for name in names}))
+    order = classes or label.order({name for found in scans for several in found.names for name in several})
+    save(root, scans, order, features_of(root, scans, stored))
+
+
+def read_features(root: Path) -> dict[str, Any]:
+    """features.json: what packed features are of; FRAME_RATE frames a second where nobody says. ValueError: damaged."""
+    path, fields = root / row.FEATURES, dict[str, Any]()
+    if path.is_file():
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise ValueError(f"{path}: not JSON; pack again, or take it away: features count as unknown then") from None
+    known: dict[str, Any] = {"rate": level.FRAME_RATE, "channels": 1, "settings": None}
+    fields = known | (fields if isinstance(fields, dict) else {})
+    for name in ("rate", "channels"):
+        if not isinstance(fields[name], int) or fields[name] < 1:
+            raise ValueError(f"{path}: {name} {fields[name]!r} is no whole number from 1 up")
+    return fields
+
+
+def features_of(root: Path, scans: Sequence[Scan], stored: dict[str, Any]) -> dict[str, Any] | None:
+    """What the index says of packed features; None: the samples are audio. ValueError: several kinds."""
+    widths = sorted({width for found in scans for width in found.bins})
+    if widths == [0]:
+        return None
+    if len(widths) > 1:
+        kinds = ", ".join(f"features of {width} bins" if width else "audio" for width in widths)
+        raise ValueError(f"{root}: holds {kinds}: one set of shards holds one kind; pack them apart")
+    if widths[0] % stored["channels"] or stored.get("bins", widths[0]) != widths[0]:
+        text = f"{stored.get('bins', widths[0])} bins of {stored['channels']} channels, the shards have {widths[0]}"
+        raise ValueError(f"{root / row.FEATURES}: says {text}; it is of other shards")
+    return {"bins": widths[0], **{name: stored[name] for name in ("channels", "rate", "settings")}}
 
 
 def find(path: str | Path) -> tuple[Path, list[str]]:
@@ -119,8 +151,8 @@ def twins(scans: Iterable[Scan]) -> list[str]:
     return [f"{name}: the same bytes as {other}: take one away" for name, other in pairs if name != other]
 
 
-def save(root: Path, scans: Sequence[Scan], classes: Sequence[str]) -> None:
-    """Write the index of shards that were found sound."""
+def save(root: Path, scans: Sequence[Scan], classes: Sequence[str], features: dict[str, Any] | None = None) -> None:
+    """Write the index of shards that were found sound. `features`: what packed features are of."""
     number = {name: index for index, name in enumerate(classes)}
     labels = [[number[name] for name in names] for found in scans for names in found.names]
     rows = np.concatenate([found.rows for found in scans])
@@ -147,6 +179,8 @@ def save(root: Path, scans: Sequence[Scan], classes: Sequence[str]) -> None:
             for found in scans
         ],
     }
+    if features is not None:
+        info["features"] = features
     # Without index.json there is no index: a crash between two renames leaves none, never two halves of different ones.
     for name in (row.INDEX, row.LABEL_ENDS, row.LABEL_IDS):
         (root / name).unlink(missing_ok=True)

@@ -13,14 +13,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dist_train import recordings
 from dist_train.coding import TooShort, encode
 from dist_train.recordings import Header, Unreadable
 from dist_train.trim import Trim
+
+if TYPE_CHECKING:
+    from dist_train.extraction import Recipe
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -35,6 +38,7 @@ class Coding:
     channels: int
     shortest: float
     trim: Trim | None = None
+    recipe: "Recipe | None" = None  # features in the place of audio
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def encode_all(cuts: list[Cut], coding: Coding) -> list[Encoded]:
     for path, start, end in cuts:
         try:
             coded = encode(path, coding.codec, coding.rate, coding.channels, start, end, coding.shortest, coding.trim)
-            found.append(Encoded(coded.data, coded.suffix, coded.seconds, coded.kept, coded.trimmed))
+            made = Encoded(coded.data, coded.suffix, coded.seconds, coded.kept, coded.trimmed)
+            found.append(made if coding.recipe is None else _features(made, coding.recipe))
         except Unreadable as error:
             found.append(Encoded(None, reason=str(error)))
         except OSError as error:
@@ -91,6 +96,16 @@ def encode_all(cuts: list[Cut], coding: Coding) -> list[Encoded]:
         except TooShort as error:
             found.append(Encoded(None, reason=str(error), short=True))
     return found
+
+
+def _features(audio: Encoded, recipe: "Recipe") -> Encoded:
+    from dist_train.extraction import extract  # imports torch: processes that only encode do without
+
+    assert audio.data is not None
+    try:
+        return replace(audio, data=extract(audio.data, recipe), suffix="npy")
+    except ValueError as error:
+        return Encoded(None, reason=str(error))
 
 
 def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Generator[Result, None, None]:

@@ -14,11 +14,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from dist_train import wav
+from dist_train import npy, wav
 from dist_train.row import BYTES, CODECS, SEGMENTS
 from dist_train.tar import Section
 
 BLOCK = 1 << 20
+FRAME_RATE = 100  # of features whose rate nobody says: frames 10 ms apart, as Kaldi has them
 AV_SUFFIXES = frozenset(["m4a", "m4b", "mp4", "aac", "wma", "webm", "mka", "3gp", "amr", "ac3"])
 FULL_SCALE = {
     CODECS.U8: 1 << 7,
@@ -27,11 +28,19 @@ FULL_SCALE = {
     CODECS.S32: 1 << 31,
     CODECS.F32: 1,
     CODECS.F64: 1,
+    CODECS.F16: 1,
     CODECS.MULAW: 1 << 15,
     CODECS.ALAW: 1 << 15,
 }
 TABLES = {CODECS.MULAW: wav.mulaw_table(), CODECS.ALAW: wav.alaw_table()}
-DTYPES = {CODECS.U8: "u1", CODECS.S16: "<i2", CODECS.S32: "<i4", CODECS.F32: "<f4", CODECS.F64: "<f8"}
+DTYPES = {
+    CODECS.U8: "u1",
+    CODECS.S16: "<i2",
+    CODECS.S32: "<i4",
+    CODECS.F32: "<f4",
+    CODECS.F64: "<f8",
+    CODECS.F16: "<f2",
+}
 
 Blocks = Callable[[], Iterator[NDArray[np.float64]]]
 
@@ -51,8 +60,13 @@ class Audio:
     digest: int
 
 
-def read(file: BinaryIO, start: int, size: int, suffix: str) -> Audio:
-    """Measure the audio file that fills `size` bytes of `file` from `start`; ValueError: why it cannot be."""
+def read(file: BinaryIO, start: int, size: int, suffix: str, frame_rate: int = FRAME_RATE) -> Audio:
+    """Measure the audio file that fills `size` bytes of `file` from `start`; ValueError: why it cannot be.
+
+    suffix npy: features, of `frame_rate` frames a second.
+    """
+    if suffix == "npy":
+        return _read_pcm(file, start, npy.parse(file, size, frame_rate, start))
     file.seek(start)
     if wav.is_wav(file.read(wav.HEADER)):
         header = wav.parse(file, size, start)

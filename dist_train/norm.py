@@ -2,14 +2,19 @@
 
 In: features (B, T, F) and the valid frames of each row. Out: the same shape, zeros in the frames past a row's own.
 
-`cmn` and `cmvn` are over the frames of an utterance, bin by bin; `clip` over all of it, one mean and deviation; `batch`
-one over the whole batch; `dataset` bin by bin with fixed statistics.
+`cmn` and `cmvn` are over the frames of an utterance, bin by bin; `clip` over all of it, bins and channels together, one
+mean and deviation (whitening); `batch` one over the whole batch; `dataset` bin by bin with fixed statistics. The
+deviation of `clip` and `batch` is the unbiased one (over n - 1 values), of `cmvn` and `dataset` the plain one.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 FLOOR = 1e-10  # under a variance: a constant bin becomes zeros
+SHARE = 1e-12  # of a squared mean, the least variance of a clip: linear powers of a quiet one are far below FLOOR
+TINY = 1e-37
 POINT = 2.0**-16  # features are summed in these units, in whole numbers: exact, so in any order and on any ranks
 
 
@@ -31,19 +36,25 @@ def _apply(feat_BTF: Tensor, valid: Tensor | None, norm: str, statistics_2F: Ten
         mean, deviation = statistics_2F.to(feat_BTF.dtype)
         return feat_BTF.sub_(mean).div_(deviation)
     over = {"cmn": (1,), "cmvn": (1,), "clip": (1, 2), "batch": (0, 1, 2)}[norm]
-    feat_BTF.sub_(_mean(feat_BTF, valid, over))
+    mean = _mean(feat_BTF, valid, over)
+    feat_BTF.sub_(mean)
     if norm == "cmn":
         return feat_BTF
     squares = feat_BTF.square() if valid is None else feat_BTF.square() * valid
-    return feat_BTF.div_(_mean(squares, valid, over).clamp_(min=FLOOR).sqrt_())
+    if norm == "cmvn":
+        return feat_BTF.div_(_mean(squares, valid, over).clamp_(min=FLOOR).sqrt_())
+    variance = _mean(squares, valid, over, fewer=1)
+    return feat_BTF.div_(variance.maximum(mean.square() * SHARE).clamp_(min=TINY).sqrt_())
 
 
-def _mean(feat_BTF: Tensor, valid: Tensor | None, over: tuple[int, ...]) -> Tensor:
-    """Mean over valid frames (all others must be zero)."""
+def _mean(feat_BTF: Tensor, valid: Tensor | None, over: tuple[int, ...], fewer: int = 0) -> Tensor:
+    """Sum over valid frames (all others must be zero), divided by how many values there are, less `fewer`."""
     if valid is None:
-        return feat_BTF.mean(over, keepdim=True)
+        if not fewer:
+            return feat_BTF.mean(over, keepdim=True)
+        return feat_BTF.sum(over, keepdim=True) / max(1, math.prod(feat_BTF.shape[axis] for axis in over) - fewer)
     count = valid.sum([axis for axis in over if axis != 2], keepdim=True)
-    return feat_BTF.sum(over, keepdim=True) / (count * (feat_BTF.shape[2] if 2 in over else 1)).clamp_(min=1)
+    return feat_BTF.sum(over, keepdim=True) / (count * (feat_BTF.shape[2] if 2 in over else 1) - fewer).clamp_(min=1)
 
 
 def frame_sums(feat_BTF: Tensor, frames_B: Tensor | None, weight_B: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dist_train import classes, folds, jobs, layouts, loading, packlist, shards, trim
 from dist_train.coding import CODECS
@@ -21,10 +21,13 @@ from dist_train.jobs import Coding
 from dist_train.loading import Loaded
 from dist_train.packlist import Packlist
 from dist_train.recordings import Header
-from dist_train.row import CLASSES
+from dist_train.row import CLASSES, FEATURES
 from dist_train.samples import Sample
 from dist_train.scan import AUDIO_SUFFIXES
 from dist_train.trim import Trim
+
+if TYPE_CHECKING:
+    from dist_train.extraction import Recipe
 
 FOLDS = 5
 MAX_UNREADABLE = 0.01
@@ -58,6 +61,8 @@ class Options:
     min_seconds: float = 0.0
     trim: str | None = None
     trim_limit: float | None = None
+    features: Path | None = None
+    feature_type: str = "float32"
 
     def trimming(self) -> Trim | None:
         """What is cut away, with the usual limit where none is given."""
@@ -112,7 +117,9 @@ def pack(
     begun = time.monotonic()
     source, dest = Path(source), Path(dest)
     _check(options, source, dest)
-    workers = options.workers or _cores()
+    workers, recipe = options.workers or _cores(), None
+    if options.features is not None:
+        recipe, options = _recipe(options)
     found = layouts.read(source, options.layout, options.group, options.group_regex, tuple(options.where))
     names = classes.read(options.classes) if options.classes else None
     samples, ordered, notes = classes.choose(found.samples, names)
@@ -123,16 +130,32 @@ def pack(
     report = Report(dest, found.layout, classes=dict.fromkeys(ordered, 0))
     clips = list(_usable(samples, options, workers, report, progress))
     clips = _with_folds(clips, options, workers, progress, say)
-    wanted = packlist.build(
-        clips, options.codec, options.sample_rate, options.channels, int(options.shard_mb * (1 << 20))
-    )
-    with loading.claimed(dest, wanted, options.coding() | {"classes": list(ordered)}):
-        coding = Coding(options.codec, options.sample_rate, options.channels, options.min_seconds, options.trimming())
+    form = (options.codec, options.sample_rate, options.channels)
+    if recipe is not None:
+        form = (recipe.kind, recipe.stored.rate, recipe.stored.bins)
+    wanted = packlist.build(clips, *form, int(options.shard_mb * (1 << 20)))
+    made = {} if recipe is None else {"features": recipe.stored.record(), "feature_type": recipe.kind}
+    with loading.claimed(dest, wanted, options.coding() | {"classes": list(ordered)} | made):
+        if recipe is not None:
+            loading.write_whole(dest / FEATURES, recipe.record())
+        coding = Coding(
+            options.codec, options.sample_rate, options.channels, options.min_seconds, options.trimming(), recipe
+        )
         loaded = loading.load(dest, wanted, coding, workers, lambda done, total: progress("packing", done, total))
         _count(report, wanted, loaded)
         _finish(report, workers, progress)
     report.elapsed = time.monotonic() - begun
     return report
+
+
+def _recipe(options: Options) -> tuple["Recipe", Options]:
+    """What --features CONFIG makes of each clip, and the options with what CONFIG settles."""
+    from dist_train import extraction  # imports torch: packing of audio does without
+
+    assert options.features is not None
+    recipe = extraction.recipe(options.features, options.feature_type)
+    given = {name: value for name, value in options.coding().items() if value != getattr(Options, name)}
+    return recipe, dataclasses.replace(options, **recipe.settles(given))
 
 
 def _cores() -> int:
@@ -153,6 +176,8 @@ def _check(options: Options, source: Path, dest: Path) -> None:
             raise ValueError(f"--{name} {getattr(options, name)}: is none of {', '.join(names)}")
     if options.folds is not None and options.folds != 0 and not 2 <= options.folds <= 1000:
         raise ValueError(f"--folds {options.folds}: is neither 0 (none) nor from 2 to 1000")
+    if options.features is None and options.feature_type != Options.feature_type:
+        raise ValueError(f"--feature-type {options.feature_type}: is for --features CONFIG; leave it out")
     if not 0 <= options.min_seconds < float("inf"):
         raise ValueError(f"--min-seconds {options.min_seconds}: is not 0 or more")
     trim.check(options.trim, options.trim_limit, options.codec)

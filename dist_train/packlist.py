@@ -19,8 +19,8 @@ TAR_BLOCK = 512
 OVERHEAD = 4 * TAR_BLOCK  # two headers, one block of JSON, half a block of padding each
 WAV_HEADER = 44
 SLUG = 60  # characters; a tar's name field holds 100
-BYTES = {"pcm16": 2.0, "mulaw": 1.0, "flac": 1.2}
-"""Codec -> bytes of a sample; FLAC's is what it is on average for real recordings."""
+BYTES = {"pcm16": 2.0, "mulaw": 1.0, "flac": 1.2, "float32": 4.0, "float16": 2.0}
+"""Codec, or type of features -> bytes of a sample; FLAC's is what it is on average for real recordings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dist_train import checkpoint, models, objective, order, scores
+from dist_train import checkpoint, models, objective, order, packed, scores
 from dist_train import config as configuration
 from dist_train.encoders import encoded
 from dist_train.evaluate import clip_windows, evaluate
@@ -55,6 +55,7 @@ class Parts:
             listen=config.log.examples,
             compile=config.compile,
             rows=config.data.micro_batch,
+            stored=packed.of_view(self.views.train),
         )
         classes = len(self.views.train.classes)
         self.model = network(config, self.front.bins, classes, world, wide, self.front.channels)
@@ -111,10 +112,12 @@ class Parts:
             "statistics": self.front.statistics,
             "config": configuration.plain(self.config),
             "classes": list(self.views.train.classes),
+            "packed": self.front.stored.record() if self.front.stored is not None else None,
         }
 
     def resume(self, payload: dict[str, Any]) -> None:
         """Go on from a payload whose progress and model fit (`resume.origin` has seen to that)."""
+        packed.same(payload.get("packed"), self.front.stored)
         self.progress.resume(payload["progress"])
         self.step.load(payload["step"], payload["config"]["optim"]["name"] == self.config.optim.name)
         self.front.statistics = payload["statistics"]
@@ -138,7 +141,7 @@ class Parts:
             "backend": self.world.backend,
             "threads": self.world.threads,
             "precision": precise,
-        }
+        } | ({"packed": self.front.stored.record()} if self.front.stored is not None else {})
 
 
 def precision(config: Config, world: World) -> torch.dtype | None:

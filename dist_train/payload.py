@@ -22,7 +22,7 @@ from dist_train.storage import Files
 
 ALIGN = 64
 OWN = ("position", "id", "label", "weight")  # what a mended row keeps of its own
-FLOATS = {int(CODECS.F32): "<f4", int(CODECS.F64): "<f8"}
+FLOATS = {int(CODECS.F16): "<f2", int(CODECS.F32): "<f4", int(CODECS.F64): "<f8"}
 WIDTHS = {int(codec): count for codec, count in BYTES.items()} | {int(CODECS.FILE): 2, int(CODECS.AV): 2}
 WIDTH = np.array([WIDTHS.get(code, 0) for code in range(256)])  # bytes of a sample in the buffer; compressed: int16
 

@@ -16,7 +16,7 @@ import numpy as np
 VERSION = 1
 INDEX, ROWS, ACTIVITY = "index.json", "index.npy", "activity.npy"
 KEY_ENDS, KEYS, LABEL_ENDS, LABEL_IDS = "keys.npy", "keys.bin", "labels.npy", "label_ids.npy"
-CLASSES, SKIP = "classes.txt", "skip.txt"
+CLASSES, SKIP, FEATURES = "classes.txt", "skip.txt", "features.json"
 SEGMENTS = 16
 
 ROW = np.dtype(
@@ -26,17 +26,21 @@ ROW = np.dtype(
         ("group", "<u8"),  # first 8 bytes of sha256 of the group's name, little-endian; 0: none
         ("digest", "<u8"),  # first 8 bytes of sha256 of the audio data, little-endian
         ("shard", "<u4"),  # number of the tar, by sorted name
-        ("frames", "<u4"),  # samples a channel, at `rate`
-        ("rate", "<u4"),  # Hz
+        ("frames", "<u4"),  # samples a channel, at `rate`; packed features: frames
+        ("rate", "<u4"),  # Hz; packed features: frames a second, rounded
         ("rms", "<f4"),  # of the mean of the channels; full scale is 1
         ("label", "<i4"),  # class number; of several labels the first
         ("fold", "<i2"),  # -1: none
         ("split", "u1"),  # SPLITS
         ("codec", "u1"),  # CODECS
-        ("channels", "u1"),
-        ("reserved", "u1", (7,)),
+        ("channels", "<u2"),  # of packed features the bins
+        ("reserved", "u1", (6,)),
     ]
 )
+OLD_ROW = np.dtype(
+    [*((name, ROW[name]) for name in (ROW.names or ())[:-2]), ("channels", "u1"), ("reserved", "u1", (7,))]
+)
+"""ROW as it was before features could be packed: the same bytes mean the same."""
 
 SPLITS = {"none": 0, "train": 1, "valid": 2, "test": 3}
 
@@ -52,6 +56,7 @@ class CODECS(IntEnum):
     F64 = 6
     MULAW = 7
     ALAW = 8
+    F16 = 9  # packed features only
     FILE = 16  # a whole file that soundfile decodes
     AV = 17  # a whole file that PyAV decodes
 
@@ -65,5 +70,6 @@ BYTES = {
     CODECS.F64: 8,
     CODECS.MULAW: 1,
     CODECS.ALAW: 1,
+    CODECS.F16: 2,
 }
 """Bytes of one sample of one channel, by PCM codec."""

@@ -20,6 +20,7 @@ from dist_train.row import ROW, SEGMENTS, SKIP
 from dist_train.tar import Damage, Member, walk
 
 FILE_SUFFIXES = {"wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "caf", "w64", "rf64"}
+FEATURE_SUFFIX = "npy"
 AUDIO_SUFFIXES = level.AV_SUFFIXES | FILE_SUFFIXES
 REPACK = f"pack it again, or leave it out: a line with its key in {SKIP} beside the tars"
 REPACK_SHARD = "pack the shard again with each sample's members side by side, each once"
@@ -36,7 +37,7 @@ Progress = Callable[[int, int], None]
 @dataclass
 class Scan:
     """What one tar holds. rows[i]'s label is -1; names[i] are its class names; damage: one line each,
-    named: the keys that they name."""
+    named: the keys that they name. bins: widths of the packed features among its samples; 0 stands for audio."""
 
     name: str
     bytes: int
@@ -47,10 +48,14 @@ class Scan:
     names: list[tuple[str, ...]] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
+    bins: set[int] = field(default_factory=set)
 
 
-def scan(path: Path, classes: Sequence[str] | None = None, skip: Collection[str] = ()) -> Scan:
-    """Read a whole tar. `classes` are the only ones allowed (None: any); keys in `skip` are left out."""
+def scan(
+    path: Path, classes: Sequence[str] | None = None, skip: Collection[str] = (), frame_rate: int = level.FRAME_RATE
+) -> Scan:
+    """Read a whole tar. `classes` are the only ones allowed (None: any); keys in `skip` are left out. `frame_rate`: of
+    packed features."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         found = Scan(path.name, size, level.checksum(file, 0, size).hex())
@@ -61,13 +66,14 @@ def scan(path: Path, classes: Sequence[str] | None = None, skip: Collection[str]
             if key in skip or f"{path.name}/{key}" in skip:
                 continue
             try:
-                row, active, names = _read(file, parts, known)
+                row, active, names, bins = _read(file, parts, known, frame_rate)
             except ValueError as error:
                 found.damage.append(line(path.name, parts[0].header, key, str(error), REPACK))
                 found.named.add(key)
                 continue
             rows.append(row)
             activity.append(active)
+            found.bins.add(bins)
             found.keys.append(key)
             found.names.append(names)
     if rows:
@@ -116,23 +122,27 @@ def _misplaced(member: Member, parts: list[Member], adjacent: bool) -> Damage | 
 
 
 def _read(
-    file: BinaryIO, parts: list[Member], known: Mapping[str, str] | None
-) -> tuple[Row, Activity, tuple[str, ...]]:
-    """A sample's row, activity and class names; ValueError (the reason only) where it is not complete or not sound."""
+    file: BinaryIO, parts: list[Member], known: Mapping[str, str] | None, frame_rate: int
+) -> tuple[Row, Activity, tuple[str, ...], int]:
+    """A sample's row, activity, class names and feature bins (0: audio); ValueError (the reason only) where it is not
+    complete or not sound."""
     said = label.read(_label_parts(file, parts), known)
     member, suffix = _audio_part(parts)
-    audio = level.read(file, member.offset, member.size, suffix)
-    if audio.frames >= 1 << 32 or audio.channels >= 1 << 8:
+    audio = level.read(file, member.offset, member.size, suffix, frame_rate)
+    stored = suffix == FEATURE_SUFFIX
+    if audio.frames >= 1 << 32 or (audio.channels >= 1 << 8 and not stored):
         raise ValueError(f"{audio.frames} frames of {audio.channels} channels are too many: cut it in pieces")
     place = (member.offset + audio.offset, audio.size, said.group, audio.digest)
     form = (0, audio.frames, audio.rate, audio.rms)
-    row = (*place, *form, -1, said.fold, said.split, audio.codec, audio.channels, (0,) * 7)
-    return row, audio.activity, said.names
+    row = (*place, *form, -1, said.fold, said.split, audio.codec, audio.channels, (0,) * 6)
+    return row, audio.activity, said.names, audio.channels if stored else 0
 
 
 def _audio_part(parts: list[Member]) -> tuple[Member, str]:
-    """The one audio member and its suffix."""
-    found = [(part, suffix) for part in parts if (suffix := _extension(part).rpartition(".")[2]) in AUDIO_SUFFIXES]
+    """The one audio member and its suffix; without one, that of packed features."""
+    named = [(part, _extension(part).rpartition(".")[2]) for part in parts]
+    found = [(part, suffix) for part, suffix in named if suffix in AUDIO_SUFFIXES]
+    found = found or [(part, suffix) for part, suffix in named if suffix == FEATURE_SUFFIX]
     if not found:
         raise ValueError(f"no audio: it has only {', '.join(repr(part.name) for part in parts)}")
     if len(found) > 1:

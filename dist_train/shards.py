@@ -23,6 +23,7 @@ from dist_train.row import (
     KEYS,
     LABEL_ENDS,
     LABEL_IDS,
+    OLD_ROW,
     ROW,
     ROWS,
     SEGMENTS,
@@ -140,6 +141,8 @@ def load(path: Path, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> NDA
         array: NDArray[Any] | None = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         array = None
+    if array is not None and dtype == ROW and array.dtype == OLD_ROW:
+        array = array.view(ROW)
     if array is None or array.dtype != dtype or array.ndim != len(shape) or shape[0] not in (None, len(array)):
         raise ValueError(f"{path}: absent, or does not fit {INDEX}: {REINDEX.format(path.parent)}")
     return array

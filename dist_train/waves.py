@@ -106,7 +106,7 @@ class Waves:
         found = [self._stage1(one) for one in rates.tolist()]
         few = np.array([stage is not None and stage.ratio.new <= FEW for stage in found])[rate]
         kind = plan["count"].astype(np.int64) * FEW + np.where(few, plan["drop"], 0)
-        for values, size in ((rate, 2**8), (plan["factor"], 2**8), (plan["channels"], 2**5), (plan["codec"], 2**5)):
+        for values, size in ((rate, 2**8), (plan["factor"], 2**8), (plan["channels"], 2**8), (plan["codec"], 2**5)):
             kind = kind * size + values
         order = np.argsort(kind, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):

@@ -43,7 +43,7 @@ PLAN = np.dtype(
         ("weight", "<f4"),  # 0 for a bad sample
         ("rms", "<f4"),  # of the clip; full scale is 1
         ("codec", "u1"),
-        ("channels", "u1"),
+        ("channels", "<u2"),
         ("factor", "u1"),  # index in augment.speed, or PLAIN
     ]
 )

@@ -31,7 +31,10 @@ def sound(frames: int, channels: int = 1, seed: int = 0) -> np.ndarray:
 
 
 def encode(wave: np.ndarray, codec: CODECS) -> tuple[bytes, np.ndarray]:
-    """The PCM bytes of a wave, and the (frames, channels) float32 that soundfile reads from them."""
+    """The PCM bytes of a wave, and the (frames, channels) float32 that soundfile reads from them (F16: numpy)."""
+    if codec == CODECS.F16:
+        half = wave.astype("<f2")
+        return half.tobytes(), half.astype(np.float32)
     raw = {"samplerate": 16000, "format": "RAW", "subtype": SUBTYPES[codec], "endian": "LITTLE"}
     file = io.BytesIO()
     soundfile.write(file, wave, **raw)

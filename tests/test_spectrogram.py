@@ -118,11 +118,12 @@ def test_triangles_are_torchaudios(
     top = high if high > 0 else rate / 2 + high
     form = (None if norm == "none" else norm, scale)
     expected = torchaudio.functional.melscale_fbanks(fft // 2 + 1, low, top, bins, rate, *form)
-    assert torch.equal(mel.triangles(bins, fft, rate, low, high, scale, norm), expected)
+    keys = Features(name="mel", bins=bins, low_freq=low, high_freq=high, mel_scale=scale, mel_norm=norm)
+    assert torch.equal(mel.triangles(keys, fft, rate), expected)
 
 
 def test_blocks_hold_the_whole_bank() -> None:
-    bank = mel.triangles(40, 512, 16000, 0.0, 0.0)
+    bank = mel.triangles(Features(name="mel", bins=40, low_freq=0.0), 512, 16000)
     for count in (1, 3, 4, 40):
         whole = torch.zeros_like(bank)
         for lines, bins, matrix in mel.blocks(bank, count):
@@ -227,8 +228,6 @@ def test_what_a_gpu_runs_has_legal_shapes_and_strides() -> None:
 def test_settings_that_make_no_frame() -> None:
     with pytest.raises(ValueError, match=r"features.fft=256 is shorter than a frame, 400 samples .* give a longer fft"):
         build("plain", fft=256)
-    with pytest.raises(ValueError, match=r"features.bins=200: \d+ mel triangles .* features.fft=400 .* fewer bins"):
-        build("plain", bins=200)
     with pytest.raises(ValueError, match=r"features.high_freq=9000 do not fit audio.sample_rate=16000"):
         build("plain", high_freq=9000.0)
     with pytest.raises(ValueError, match=r"frame_shift=0.01 ms"):

@@ -104,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
         "--where", metavar="COLUMN=VALUE", action="append", default=[], help="only such rows of a table"
     )
     packing.add_argument("--classes", type=Path, metavar="FILE", help="order, choice and names of classes (see below)")
+    packing.add_argument("--features", type=Path, metavar="CONFIG", help="pack the features of CONFIG, no audio")
+    packing.add_argument("--feature-type", default="float32", help="float32 or float16 (default: float32)")
     packing.add_argument("--min-seconds", type=float, default=0, metavar="S", help="leave out shorter clips")
     packing.add_argument("--trim", metavar="KIND", help="cut silence at both ends, or vad: all but speech (see below)")
     packing.add_argument("--trim-limit", type=float, metavar="N", help="silence: dB; vad: probability of speech")

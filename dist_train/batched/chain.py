@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as gain
-from dist_train import mixing
+from dist_train import mixing, packed
 from dist_train.acoustics import loudness
 from dist_train.batched import columns as column
 from dist_train.batched.kaldi import Kaldi
@@ -26,6 +26,7 @@ from dist_train.batched.polyphase import Polyphase
 from dist_train.batched.program import Kind, Program, dithers
 from dist_train.decode import Rows
 from dist_train.features import extractor
+from dist_train.packed import Stored
 from dist_train.payload import ALIGN, RawBatch
 from dist_train.precision import exact
 from dist_train.resample import Ratio, rate_ratio, speed_ratio
@@ -79,6 +80,7 @@ class Batched:
         lengths: Callable[[Rows, Ints], Ints] | None = None,
         level: Change | None = None,
         bank: Any = None,
+        stored: Stored | None = None,
     ) -> None:
         self.audio, self.augment, self.features, self.seed = audio, augment, features, seed
         self.device, self.dtype, self.listen, self.rows = torch.device(device), dtype, listen, rows
@@ -86,7 +88,8 @@ class Batched:
         kaldi = features.name in ("fbank", "mfcc")
         made = Kaldi if kaldi else extractor
         self.bank: Any = bank or made(audio, features, self.device, dtype)
-        self.channels = audio.channels if isinstance(audio.channels, int) else 1
+        self.channels, self.stored = audio.channels if isinstance(audio.channels, int) else 1, stored
+        self.line: int = self.bank.bins if stored is None else stored.bins // stored.channels  # bins of one channel
         self.pcm = Pcm(audio.channels, self.device, dtype)
         self.factors = [*map(speed_ratio, augment.speed), SAME]
         self.speeds = Polyphase(self.factors, self.device, dtype)
@@ -125,7 +128,9 @@ class Batched:
         frames_B = None if (frames == feat_BTF.shape[1]).all() else ints["frames"][:count]
         weight_B, mix_B = (floats[name][:count].float() for name in ("weight", "mix"))
         label_B, partner_B = ints["label"][:count], ints["partner"][:count]
-        heard_B = None if training else wave_BCT[:count].flatten(1).any(1)
+        heard_B = None
+        if not training:
+            heard_B = packed.sound(wave_BCT[:count]) if self.stored else wave_BCT[:count].flatten(1).any(1)
         wave_BT = wave_BCT[:count, 0]
         if self.listen is not None:
             wave_BT = wave_BT[: self.listen].clone()  # a view would keep all waves in memory
@@ -161,7 +166,7 @@ class Batched:
         if training:
             frames = whole["frames"]
             whole |= column.change_columns(plan, filled, self.augment, dithers(self.features), self.seed)
-            whole |= column.mask_columns(plan, frames, self.bank.bins, self.augment, self.seed)
+            whole |= column.mask_columns(plan, frames, self.line, self.augment, self.seed)
         kind = replace(kind, whole=tuple(whole), part=tuple(part))
         whole_IB, part_FB = column.to_columns(whole, part, kind.rows, self.device, self.dtype)
         data = torch.empty(kind.rows * kind.pitch, dtype=torch.uint8, device=self.device)
@@ -237,6 +242,7 @@ class Batched:
             stage=self.stages[kind.rates],
             speeds=self.speeds,
             bank=self.bank,
+            line=self.line,
             compile=compiled,
         )
         if compiled:

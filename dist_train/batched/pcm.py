@@ -17,6 +17,7 @@ Columns = Mapping[str, Tensor]
 TYPES = {
     CODECS.S16: torch.int16,
     CODECS.S32: torch.int32,
+    CODECS.F16: torch.float16,
     CODECS.F32: torch.float32,
     CODECS.F64: torch.float64,
 }
@@ -43,8 +44,10 @@ class Pcm:
         columns (B,), all int32 or all int64: byte (where the row begins), codec, channels, low and high (its first and
         end frame).
         """
-        names = ("byte", "codec", "channels", "low", "high")
-        byte, codec, channels, low, high = (columns[name][:, None] for name in names)
+        names, several = ("byte", "codec", "channels", "low", "high"), isinstance(self.channels, int)
+        byte, codec, channels, low, high = (
+            columns[name][:, None, None] if several else columns[name][:, None] for name in names
+        )
         place = torch.arange(inputs, dtype=byte.dtype, device=byte.device)
         inside = (place >= low) & (place < high)
 
@@ -58,7 +61,7 @@ class Pcm:
             return out
 
         if isinstance(self.channels, int):
-            return torch.stack([value(channel % channels) for channel in range(self.channels)], 1)
+            return value(torch.arange(self.channels, dtype=byte.dtype, device=byte.device)[:, None] % channels)
         if self.channels == "first" or sources == 1:
             return value(torch.zeros_like(channels))[:, None]
         total = value(torch.zeros_like(channels))
@@ -79,6 +82,7 @@ SCALES: dict[CODECS, Callable[[Tensor], Tensor]] = {
     CODECS.U8: lambda values: (values - 128.0) * 2.0**-7,
     CODECS.S16: lambda values: values * 2.0**-15,
     CODECS.S32: lambda values: values * 2.0**-31,
+    CODECS.F16: lambda values: values,
     CODECS.F32: lambda values: values,
     CODECS.F64: lambda values: values,
 }

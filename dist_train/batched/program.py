@@ -58,10 +58,12 @@ class Program:
         stage: Polyphase,
         speeds: Polyphase,
         bank: Any,
+        line: int,
         compile: bool,
     ) -> None:
         self.kind, self.augment, self.features = kind, augment, features
         self.pcm, self.stage, self.speeds, self.bank = pcm, stage, speeds, bank
+        self.line = line  # bins of one channel
         self.sound, self.mixed, self.heard = self._sound, self._mixed, self._heard
         self.moved, self.blended = self._moved, self._blended
         if compile:
@@ -145,7 +147,7 @@ class Program:
         feat: Tensor = self.bank.batched(wave_BCT.flatten(0, 1), until_B.repeat_interleave(channels))
         if channels == 1:
             return feat
-        return feat.view(batch, channels, -1, self.bank.bins).transpose(1, 2).flatten(2)
+        return feat.view(batch, channels, -1, self.bank.bins).transpose(1, 2).flatten(2).contiguous()
 
     def _mask(self, feat_BTF: Tensor, whole: Columns) -> Tensor:
         """SpecAugment; a row's tail is zero and stays so."""
@@ -155,7 +157,7 @@ class Program:
         count_B = whole["frames"][:, None, None]
         level = filling(feat_BTF, whole["frames"], spec.fill, whole.get("mask key"))
         time = torch.arange(frames, device=feat_BTF.device)[:, None]
-        line = torch.arange(bins, device=feat_BTF.device) % self.bank.bins
+        line = torch.arange(bins, device=feat_BTF.device) % self.line
         for kind, place, masks in (("freq", line, spec.freq_masks), ("time", time, spec.time_masks)):
             for mask in range(masks):
                 inside = _within(place, whole, f"{kind} first {mask}", f"{kind} end {mask}")

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White
 from dist_train.settings.encoder import Encoder
+from dist_train.settings.features import Features
 from dist_train.settings.optim import Optim
 from dist_train.settings.section import Section
-from dist_train.settings.sound import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
+from dist_train.settings.sound import Audio, Augment, Mixup, Noise, Reverb, SpecAugment
 from dist_train.settings.training import Checkpoint, Data, Evaluation, Log, Model, Objective, Run
 
 __all__ = [

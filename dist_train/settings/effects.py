@@ -5,9 +5,10 @@
 
 from collections.abc import Iterator
 
-from dist_train.settings.sound import Audio, Augment, Features
+from dist_train.settings.features import Features
+from dist_train.settings.sound import Audio, Augment
 
-SPECTRA = ("fbank", "mfcc", "mel", "spectrogram")
+SPECTRA = ("fbank", "mfcc", "mel", "spectrogram", "torchaudio_mfcc")
 
 
 def impossible(audio: Audio, augment: Augment, features: Features) -> Iterator[str]:
@@ -24,8 +25,8 @@ def impossible(audio: Audio, augment: Augment, features: Features) -> Iterator[s
             f"augment.codec.band_hz={augment.codec.band_hz:g} takes nothing off audio.sample_rate={audio.sample_rate}, "
             f"which ends at {half:g} Hz: lower it or leave it out"
         )
-    if features.name == "waveform" and augment.cutmix.probability > 0 and augment.cutmix.part == "box":
-        yield "augment.cutmix.part=box cuts frames x bins and features.name=waveform has none: set part=time"
+    if features.name in ("waveform", "hf") and augment.cutmix.probability > 0 and augment.cutmix.part == "box":
+        yield f"augment.cutmix.part=box cuts frames x bins and features.name={features.name} has none: set part=time"
 
 
 def traceless(audio: Audio, augment: Augment, features: Features) -> list[str]:
@@ -35,7 +36,7 @@ def traceless(audio: Audio, augment: Augment, features: Features) -> list[str]:
     dither, to a partner in mixup or CutMix.
     """
     lines = []
-    log = features.name in ("fbank", "mfcc") or (features.name in SPECTRA and features.scale != "linear")
+    log = features.name in ("mfcc", "torchaudio_mfcc") or (features.name in SPECTRA and features.scale != "linear")
     norms = ("cmn", "cmvn", "clip") if log else ("cmvn", "clip")
     last = audio.target_db is not None and audio.level == "crop"  # the gain then comes behind noise and codec
     if (

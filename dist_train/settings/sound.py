@@ -1,12 +1,11 @@
-"""Settings of what the model hears: audio, augmentation, features."""
+"""Settings of what the model hears: audio and augmentation."""
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White, ascending
-from dist_train.settings.encoder import Encoder
 from dist_train.settings.section import Factor, Section
 
 
@@ -120,71 +119,3 @@ class Augment(Section):
         if both > 1:
             raise ValueError(f"a window has mixup or cutmix, not both: their probabilities add up to {both:g}, over 1")
         return self
-
-
-class Features(Section):
-    """Waveform to frames x bins, and their normalisation."""
-
-    name: Literal["fbank", "mfcc", "mel", "spectrogram", "waveform", "hf"] = Field(
-        "fbank",
-        description="Kaldi Fbank or MFCC; torchaudio's MelSpectrogram or Spectrogram; samples (for m5); an encoder",
-    )
-    hf: Encoder | None = Field(None, description="name=hf: a pretrained encoder of transformers; null: none")
-    preset: Literal["kaldi", "macls", "3dspeaker", "wespeaker"] | None = Field(
-        None, description="a whole front end as that system has it; the keys it fixes may not be given beside it"
-    )
-    bins: int = Field(80, ge=4, le=512, description="mel bins")
-    ceps: int = Field(13, ge=1, le=512, description="cepstral coefficients (mfcc)")
-    norm: Literal["cmn", "cmvn", "dataset", "clip", "batch", "none"] = Field(
-        "cmn", description="mean (and deviation) removed: of the utterance, of the training view, of the clip, ..."
-    )
-    window: Literal["povey", "hamming", "hanning", "rectangular", "blackman"] = Field("povey", description="window")
-    frame_length: float = Field(25.0, gt=0, description="frame length, ms")
-    frame_shift: float = Field(10.0, gt=0, description="frame shift, ms")
-    low_freq: float = Field(20.0, ge=0, description="lowest frequency of the mel bank, Hz")
-    high_freq: float = Field(0.0, description="highest frequency, Hz; 0 or less: counted from the Nyquist frequency")
-    fft: int | None = Field(
-        None, ge=2, le=65536, description="mel, spectrogram: transform length, samples; default: the frame's length"
-    )
-    power: float = Field(2.0, gt=0, le=4, description="mel, spectrogram: exponent of the magnitude (1 or 2)")
-    scale: Literal["linear", "ln", "db"] = Field("ln", description="mel, spectrogram: scale of the values")
-    top_db: float | None = Field(None, gt=0, description="scale=db: a clip's values stay within so many dB, or null")
-    mel_scale: Literal["htk", "slaney"] = Field("htk", description="mel: formula of the mel scale")
-    mel_norm: Literal["none", "slaney"] = Field("none", description="mel: slaney divides each triangle by its width")
-    center: bool = Field(True, description="mel, spectrogram: frames are centred, the clip's ends mirrored")
-    preemphasis: float = Field(0.97, ge=0, le=1, description="fbank, mfcc: pre-emphasis coefficient")
-    waveform_scale: float = Field(1.0, gt=0, description="factor on the waveform (32768 for int16-scaled front ends)")
-    dither: float = Field(0.0, ge=0, description="Gaussian noise on each frame, in units of the scaled waveform")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _unnormalised(cls, values: Any) -> Any:
-        """An encoder takes samples as they are."""
-        encoder = isinstance(values, dict) and values.get("name") == "hf"
-        return {"norm": "none", **values} if encoder else values
-
-    @model_validator(mode="after")
-    def _applies(self) -> "Features":
-        if (self.name == "hf") != (self.hf is not None):
-            raise ValueError("name=hf and a section hf, which names an encoder, belong together: give both or neither")
-        if self.name == "hf" and self.norm != "none":
-            raise ValueError(f"norm={self.norm} changes what an encoder was trained on: leave it out with name=hf")
-        idle = [key for key in IDLE[self.name] if getattr(self, key) != type(self).model_fields[key].default]
-        if self.scale != "db" and self.top_db is not None:
-            raise ValueError(f"top_db is for scale=db, not scale={self.scale}; leave it out")
-        if idle:
-            raise ValueError(f"{idle[0]} has no effect with name={self.name}; leave it out")
-        return self
-
-
-_TRANSFORM = ("fft", "power", "scale", "top_db", "mel_scale", "mel_norm", "center")
-_KALDI = ("ceps", "preemphasis", "dither")
-_WAVEFORM = (*_KALDI, *_TRANSFORM, "bins", "window", "frame_length", "frame_shift", "low_freq", "high_freq")
-IDLE = {  # name -> the keys that it does not read
-    "fbank": ("ceps", *_TRANSFORM),
-    "mfcc": _TRANSFORM,
-    "mel": _KALDI,
-    "spectrogram": (*_KALDI, "bins", "low_freq", "high_freq", "mel_scale", "mel_norm"),
-    "waveform": _WAVEFORM,
-    "hf": (*_WAVEFORM, "waveform_scale"),
-}
