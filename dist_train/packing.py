@@ -13,18 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from dist_train import classes, folds, jobs, layouts, loading, packlist, shards, trim
-from dist_train.coding import CODECS
+from dist_train import classes, folds, jobs, layouts, loading, packlist, shards
 from dist_train.jobs import Coding
 from dist_train.loading import Loaded
+from dist_train.options import Options
 from dist_train.packlist import Packlist
 from dist_train.recordings import Header
 from dist_train.row import CLASSES, FEATURES
 from dist_train.samples import Sample
 from dist_train.scan import AUDIO_SUFFIXES
-from dist_train.trim import Trim
 
 if TYPE_CHECKING:
     from dist_train.extraction import Recipe
@@ -40,42 +39,6 @@ Say = Callable[[str], None]
 """Called with a line for people."""
 Clip = tuple[Sample, Header]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `tools/make_shards.py pack --help` lists. folds: None makes 5 where the source has neither folds nor splits,
-    0 makes none. workers: processes, None for one a core."""
-
-    layout: str = "auto"
-    sample_rate: int = 16000
-    channels: int = 1
-    codec: str = "pcm16"
-    shard_mb: float = 256
-    workers: int | None = None
-    folds: int | None = None
-    group: str | None = None
-    group_regex: str | None = None
-    where: tuple[str, ...] = ()
-    classes: Path | None = None
-    min_seconds: float = 0.0
-    trim: str | None = None
-    trim_limit: float | None = None
-    features: Path | None = None
-    feature_type: str = "float32"
-
-    def trimming(self) -> Trim | None:
-        """What is cut away, with the usual limit where none is given."""
-        if self.trim is None:
-            return None
-        return Trim(self.trim, trim.USUAL[self.trim] if self.trim_limit is None else self.trim_limit)
-
-    def coding(self) -> dict[str, Any]:
-        """The options that shape the shards' bytes beyond what the packing list holds."""
-        names = ("sample_rate", "channels", "codec", "shard_mb", "min_seconds")
-        cut = self.trimming()
-        trimming = {"trim": cut and cut.kind, "trim_limit": cut and cut.limit}
-        return {name: getattr(self, name) for name in names} | trimming
 
 
 @dataclass
@@ -116,7 +79,7 @@ def pack(
     """
     begun = time.monotonic()
     source, dest = Path(source), Path(dest)
-    _check(options, source, dest)
+    options.check(source, dest)
     workers, recipe = options.workers or _cores(), None
     if options.features is not None:
         recipe, options = _recipe(options)
@@ -161,29 +124,6 @@ def _recipe(options: Options) -> tuple["Recipe", Options]:
 def _cores() -> int:
     """Cores that this process may use; macOS and Windows tell only how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check(options: Options, source: Path, dest: Path) -> None:
-    """ValueError for an option out of range, and for a destination that cannot be."""
-    bounds = {"sample_rate": (1000, 384000), "channels": (1, 255), "shard_mb": (0.01, 1 << 20), "workers": (1, 1024)}
-    for name, (low, high) in bounds.items():
-        value = getattr(options, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: is not from {low} to {high}")
-    known = {"layout": ("auto", *layouts.LAYOUTS), "codec": (*CODECS, "original")}
-    for name, names in known.items():
-        if getattr(options, name) not in names:
-            raise ValueError(f"--{name} {getattr(options, name)}: is none of {', '.join(names)}")
-    if options.folds is not None and options.folds != 0 and not 2 <= options.folds <= 1000:
-        raise ValueError(f"--folds {options.folds}: is neither 0 (none) nor from 2 to 1000")
-    if options.features is None and options.feature_type != Options.feature_type:
-        raise ValueError(f"--feature-type {options.feature_type}: is for --features CONFIG; leave it out")
-    if not 0 <= options.min_seconds < float("inf"):
-        raise ValueError(f"--min-seconds {options.min_seconds}: is not 0 or more")
-    trim.check(options.trim, options.trim_limit, options.codec)
-    if source.is_dir() and dest.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{dest}: lies inside the source {source}; name a folder elsewhere")
-    loading.foreign(dest)
 
 
 def _usable(

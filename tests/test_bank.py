@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_train import bank
-from dist_train.packing import Options, pack
+from dist_train.options import Options
+from dist_train.packing import pack
 from dist_train.settings import Audio, Noise, Reverb
 
 RATE = 16000

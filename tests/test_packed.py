@@ -23,7 +23,8 @@ from dist_train.engine import Engine
 from dist_train.evaluate import clip_windows, evaluate
 from dist_train.feed import views, windows
 from dist_train.frontend import FrontEnd
-from dist_train.packing import Options, Report, pack
+from dist_train.options import Options
+from dist_train.packing import Report, pack
 from dist_train.parts import Parts
 from dist_train.reader import Reader
 from dist_train.row import CODECS, OLD_ROW, ROW

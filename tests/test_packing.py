@@ -16,7 +16,8 @@ import webdataset
 from numpy.typing import NDArray
 
 from dist_train import packing, shards
-from dist_train.packing import Options, Report, pack
+from dist_train.options import Options
+from dist_train.packing import Report, pack
 
 RATE = 8000
 

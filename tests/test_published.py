@@ -10,7 +10,8 @@ import soundfile
 from test_layouts import put, write
 
 from dist_train import layouts, shards
-from dist_train.packing import Options, pack
+from dist_train.options import Options
+from dist_train.packing import pack
 
 
 def found(root: Path, *fields: str, **chosen: Any) -> list[tuple[Any, ...]]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dist_train import trim
-from dist_train.packing import Options, Report, pack
+from dist_train.options import Options
+from dist_train.packing import Report, pack
 
 RATE = 8000
 FRAME = 160  # 20 ms at 8 kHz

@@ -120,10 +120,11 @@ def parser() -> argparse.ArgumentParser:
 def pack(options: argparse.Namespace) -> int:
     """Pack, then say what is there."""
     from dist_train import packing
+    from dist_train.options import Options
 
     chosen = {name: value for name, value in vars(options).items() if name not in ("command", "source", "dest")}
     with bar() as progress:
-        report = packing.pack(options.source, options.dest, packing.Options(**chosen), progress, say)
+        report = packing.pack(options.source, options.dest, Options(**chosen), progress, say)
     print("\n".join(summary(report)))
     if report.indexed:
         return 0

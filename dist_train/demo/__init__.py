@@ -15,6 +15,7 @@ from filelock import FileLock
 from numpy.random import PCG64, Generator, SeedSequence
 
 from dist_train import packing
+from dist_train.options import Options
 from dist_train.packing import Progress
 
 from . import mixtures
@@ -73,7 +74,7 @@ def build(folder: Path, recordings: int, progress: Progress, make: Make = genera
     """Recordings in `folder`/source, their shards in `folder`/shards."""
     make(folder / "source", 0, recordings, lambda done, total: progress("synthesis", done, total))
     # One worker is this process: spawned ones would run the caller's main file again, be it a notebook or torchrun's.
-    options = packing.Options(layout="csv", shard_mb=SHARD_MB, workers=1)
+    options = Options(layout="csv", shard_mb=SHARD_MB, workers=1)
     packing.pack(folder / "source/table.csv", folder / "shards", options, progress)
 
 
