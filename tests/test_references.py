@@ -121,6 +121,8 @@ def test_network_equals_what_is_stored_whole(name: str) -> None:
 def test_every_stored_network_is_held_against_ours() -> None:
     """No fixture of the folder is left out by the tests of networks."""
     found = {path.stem for path in PARITY.glob("*.safetensors")} - {"poolings"}
+    if not found:
+        pytest.skip(f"no reference values at {PARITY}")
     held = set[str]()
     for name in ("test_models", "test_speech_models", "test_convnets", "test_described_models"):
         held |= importlib.import_module(name).FIXTURES.keys()
