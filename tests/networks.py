@@ -152,7 +152,7 @@ def assert_padding_is_not_heard_in_float32(model: models.Model) -> None:
     assert (together - alone).abs().max() < 1e-5 * alone.square().mean().sqrt()
 
 
-_RES2 = {"channels": 4, "embedding": 8, "blocks": (1, 1, 1, 1)}
+_RES2 = {"channels": 4, "embedding": 8, "blocks": [1, 1, 1, 1]}
 _IMAGE = {"channels": 4, "embedding": 32}
 TINY: dict[str, tuple[int, dict[str, Any]]] = {
     "ecapa": (20, {"channels": 16, "embedding": 8}),
@@ -168,7 +168,7 @@ TINY: dict[str, tuple[int, dict[str, Any]]] = {
     "cnn10": (20, _IMAGE),
     "cnn14": (32, {"channels": 2, "embedding": 32}),
     "vggish": (20, {"channels": 4, "embedding": 32, "hidden": 64}),
-    **dict.fromkeys(("resnetish18", "resnetish34", "resnetish50"), (20, {"channels": 2, "blocks": (1, 1, 1, 1)})),
+    **dict.fromkeys(("resnetish18", "resnetish34", "resnetish50"), (20, {"channels": 2, "blocks": [1, 1, 1, 1]})),
     "crnn": (20, {"layers": [{"conv": 8}, "norm", "elu", {"maxpool": 3}, {"lstm": 16}, "last", {"dropout": 0.1}]}),
     "cnn4": (20, {}),
     "m5": (1, {"channels": 8}),

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import Case, assert_close, assert_step, cross_entropy, load
+from networks import Case, assert_close, assert_step, cross_entropy, lived, load
 from torch import Tensor, nn
+from torch.nn import functional
 
-from dist_train.models import compiled
+from dist_train.models import compiled, from_reference
 from dist_train.models.cnn4 import Cnn4
 from dist_train.models.crnn import LAYERS, Crnn
 from dist_train.models.m5 import M5
@@ -76,6 +77,51 @@ def test_sizes_of_the_published_models(network: Any, bins: int, sizes: dict[str,
         model = network(bins, 10, **sizes)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     assert len(compiled.blocks(model)) >= 2
+
+
+@torch.no_grad()
+def test_cells_both_ways_equal_torch_on_packed_sequences() -> None:
+    """And their state loads; backwards, each row starts at its own last valid frame."""
+    torch.manual_seed(3)
+    layers = [{"lstm": {"size": 4, "layers": 2, "bidirectional": True}}, "last"]
+    model, cells = Crnn(6, 2, layers=layers).double(), nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True).double()
+    state = {f"net.recur.{key}": value for key, value in cells.state_dict().items()}
+    state |= {f"net.dense.linear_0.{key}": value for key, value in model.head.state_dict().items()}
+    model.load_state_dict(from_reference("crnn", state))
+    feat_BTF, frames_B = torch.randn(3, 9, 6, dtype=torch.float64), torch.tensor([9, 5, 2])
+    packed = nn.utils.rnn.pack_padded_sequence(feat_BTF, frames_B, batch_first=True)
+    padded, _ = nn.utils.rnn.pad_packed_sequence(cells(packed)[0], batch_first=True)
+    last = padded[torch.arange(3), frames_B - 1]
+    torch.testing.assert_close(model.embed(feat_BTF, frames_B), last)
+    torch.testing.assert_close(model.embed(feat_BTF), cells(feat_BTF)[0][:, -1])
+
+
+@torch.no_grad()
+def test_m5_equals_its_operations() -> None:
+    """Dai 2016 as torchaudio's tutorial has it: means of 30 frames, the first of which is scored."""
+    torch.manual_seed(4)
+    model = lived(M5(1, 10, channels=6, window=30)).double()
+    wave_B1T, state = torch.randn(2, 1, 70_000, dtype=torch.float64), model.state_dict()
+    x = wave_B1T
+    for i, stride in enumerate((4, 1, 1, 1), 1):
+        x = functional.conv1d(x, state[f"block{i}.conv.weight"], state[f"block{i}.conv.bias"], stride)
+        names = ("running_mean", "running_var", "weight", "bias")
+        x = functional.batch_norm(x, *(state[f"block{i}.norm.{part}"] for part in names)).relu()
+        x = functional.max_pool1d(x, 4)
+    x = functional.avg_pool1d(x, 30).transpose(1, 2)
+    expected = functional.linear(x, state["head.weight"], state["head.bias"])
+    assert expected.shape == (2, 2, 10)
+    torch.testing.assert_close(model.windows(wave_B1T.mT), expected)
+    torch.testing.assert_close(model(wave_B1T.mT), expected[:, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("samples", "windows"), [(31_468, 1), (62_187, 1), (62_188, 2)])
+def test_m5_counts_windows_as_the_original(samples: int, windows: int) -> None:
+    model = M5(1, 10, channels=2, window=30).eval()
+    assert model.windows(torch.randn(1, samples, 1)).shape == (1, windows, 10)
+    with pytest.raises(ValueError, match="m5 needs at least 31468 frames a clip and got 31467"):
+        model(torch.randn(1, 31_467, 1))
 
 
 def test_the_published_crnn_needs_80_frames_and_80_bins() -> None:

@@ -1,12 +1,13 @@
 """Networks against numbers of the systems they are from, which the repository carries: outputs, gradients, buffers."""
 
+import importlib
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from networks import assert_close, silence_dropout
+from networks import PARITY, assert_close, silence_dropout
 from references import EXCERPTS, FILE, TWINS, Twin, features, loss, wave, weight
 from torch import Tensor
 
@@ -115,3 +116,14 @@ def test_network_equals_what_is_stored_whole(name: str) -> None:
     logits_BC = model(feat_BTF)
     score_BC = logits_BC.log_softmax(1) if name == "crnn" else logits_BC
     assert_close(score_BC, values[f"eval64.{EXCERPTS[name]}.logits"], 1e-9)
+
+
+def test_every_stored_network_is_held_against_ours() -> None:
+    """No fixture of the folder is left out by the tests of networks."""
+    found = {path.stem for path in PARITY.glob("*.safetensors")} - {"poolings"}
+    if not found:
+        pytest.skip(f"no reference values at {PARITY}")
+    held = set[str]()
+    for name in ("test_models", "test_speech_models", "test_convnets", "test_described_models"):
+        held |= importlib.import_module(name).FIXTURES.keys()
+    assert found <= held

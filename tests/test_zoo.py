@@ -1,5 +1,7 @@
 """What every architecture keeps: padding is not heard, the least length, poolings, a step, 32 clips learnt by heart."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,8 @@ from networks import TINY, lived, silence_dropout, tiny
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train import models
+from dist_train import config, models
+from dist_train.models import compiled
 from dist_train.models.pooling import ATTENTIVE
 
 POOLINGS = ("asp", "sap", "tsp", "tap", "tstp", "tsdp", "astp")
@@ -79,6 +82,68 @@ def test_the_first_pooling_is_the_default(name: str) -> None:
     default, named = (tiny(name, **more).state_dict() for more in ({}, {"pooling": models.POOLINGS[name][0]}))
     assert default.keys() == named.keys()
     assert all(torch.equal(value, named[key]) for key, value in default.items())
+
+
+OTHER: dict[str, Any] = {
+    "channels": 24,
+    "wide": 40,
+    "blocks": [2, 1, 1, 1],
+    "scale": 4,
+    "base_width": 40,
+    "expansion": 3,
+    "kernels": [3, 5, 3, 3, 3],
+    "dilations": [1, 1, 2, 3, 2],
+    "groups": [1, 2, 4, 2, 2],
+    "squeeze": 12,
+    "growth": 6,
+    "bottleneck": 3,
+    "hidden": 20,
+    "window": 2,
+    "dropout": 0.3,
+    "embedding": 10,
+    "embedding_layers": 2,
+    "embedding_norm": True,
+    "attention": 12,
+    "context": False,
+    "layers": [{"conv": 3}, "max"],
+}
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in models.SETTINGS.items() for key in keys])
+def test_every_setting_of_a_configuration_does_something(name: str, key: str) -> None:
+    default = models.POOLINGS.get(name, ("",))[0]
+    attentive = {"pooling": "astp"} if key in ("attention", "context") and default not in ATTENTIVE else {}
+    value = models.POOLINGS[name][-1] if key == "pooling" else OTHER[key]
+    if (key, attentive) == ("context", {"pooling": "astp"}):
+        value = True  # off by default
+    bins, sizes = TINY[name]
+    checked = config.check({"model": {"name": name, **sizes, **attentive, key: value}}, "test").model
+    given = {setting: getattr(checked, setting) for setting in models.SETTINGS[name]}
+    usual, other = tiny(name, **attentive), models.build(checked.name, bins, 5, **given)
+    assert (repr(usual), usual.least) != (repr(other), other.least)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["ecapa", "campplus", "cnn6"])
+def test_a_compiled_network_trains_as_the_eager_one(name: str) -> None:
+    """Three steps, with padded clips and without: the same logits and losses."""
+    found: list[list[Tensor]] = []
+    for compile in (False, True):
+        model = tiny(name)
+        silence_dropout(model)
+        if compile:
+            compiled.compile_blocks(model)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        feat_BTF, label_B = _clips(model, 40, 1.0)
+        logits: list[Tensor] = []
+        for frames_B in (None, torch.arange(32) + 9, None):
+            logits.append(model.train()(feat_BTF, frames_B))
+            functional.cross_entropy(logits[-1], label_B).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(logits)
+    for eager, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, eager, rtol=1e-3, atol=1e-3)
 
 
 def _clips(model: models.Model, frames: int, loud: float) -> tuple[Tensor, Tensor]:

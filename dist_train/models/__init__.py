@@ -1,7 +1,7 @@
 """Architectures: name -> model. Features (B, T, bins) -> embedding (B, E) -> logits (B, classes).
 
-Every model has `forward(feat_BTF, frames_B=None)` -> logits, `embed(...)` -> embedding, `head` (the last nn.Linear) and
-`bins`. `frames_B` (int64) holds the valid frames of each row; a clip padded in a batch then scores, in eval mode, what
+Every model has `forward(feat_BTF, frames_B=None)` -> logits, `embed(...)` -> embedding, `head` (the last nn.Linear),
+`bins` and `least` (frames of the shortest clip that it takes). `frames_B` (int64) holds the valid frames of each row; a clip padded in a batch then scores, in eval mode, what
 it scores alone. None says that all rows are full, and costs nothing.
 """
 
