@@ -176,13 +176,12 @@ def _advice(found: Weights, report: Report, config: Config) -> str:
     """What to change: the sizes, or the architecture, whose names are then looked for in all of them."""
     if len(report.reshaped) > len(report.missing):
         return "give the sizes of that network (model.channels, model.embedding, features.bins)"
-    shares = {}
+    if len(report.matched) > len(report.missing):
+        return "give the whole of it"
     for name in models.ARCHITECTURES:
         known = _names(name)
-        shares[name] = len(known & _ours(name, found.state).keys()) / max(1, len(known))
-    likely = max(shares, key=lambda name: shares[name])
-    if shares[likely] > 0.5 and likely != config.model.name:
-        return f"its names are those of model.name={likely}"
+        if len(known & _ours(name, found.state).keys()) > len(known) / 2:
+            return f"its names are those of model.name={name}"
     return "give the network that it was made from"
 
 

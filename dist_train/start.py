@@ -42,7 +42,7 @@ class Start:
         folder = RunFolder(Path(run.dir) / (run.name or "run"))
         folder.open()
         checkpoints = Checkpoints(folder.checkpoints, parts.config.checkpoint.keep, log.warn)
-        if run.resume == "never" or not any(folder.checkpoints.glob("step-*.pt")):
+        if run.resume == "never" or (run.resume == "auto" and not any(folder.checkpoints.glob("step-*.pt"))):
             self._read(parts)  # before anything that the folder holds is given up
         chosen = origin(parts.config, parts.progress, parts.total, folder, checkpoints)
         self.folder, self.checkpoints, self._payload = folder, checkpoints, chosen.payload
