@@ -44,6 +44,8 @@ class Scores:
 def metric(config: Config) -> str:
     """The name of the run's score. Errors: `ValueError` for one of the other task's."""
     name, several = config.evaluation.metric, config.objective.name == "bce"
+    if several and config.evaluation.k != type(config.evaluation).model_fields["k"].default:
+        raise ValueError("evaluation.k is for map_at_k, which clips of several labels (objective.name=bce) have not")
     if name is None:
         return "map" if several else "accuracy"
     names = _SEVERAL if several else (*_SINGLE, f"map_at_{config.evaluation.k}")

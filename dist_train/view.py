@@ -61,13 +61,13 @@ class View:
     def labels(self, ids: Ids) -> NDArray[np.int32]:
         """Class numbers of all labels of (n,) samples, set by set."""
         parts = enumerate(self._by_set(ids))
-        return np.concatenate([self.class_maps[one][labels(self.sets[one], rows)[1]] for one, (_, rows) in parts])
+        return np.concatenate([self.class_maps[one][row_labels(self.sets[one], rows)[1]] for one, (_, rows) in parts])
 
     def targets(self, ids: Ids) -> NDArray[np.uint8]:
         """(n, classes) 1 where a sample has a label."""
         out = np.zeros((len(ids), len(self.classes)), np.uint8)
         for number, (here, rows) in enumerate(self._by_set(ids)):
-            place, label = labels(self.sets[number], rows)
+            place, label = row_labels(self.sets[number], rows)
             out[np.arange(len(ids))[here][place], self.class_maps[number][label]] = 1
         return out
 
@@ -77,7 +77,7 @@ class View:
         for start in range(0, len(self) if any(one.label_ends is not None for one in self.sets) else 0, _ROWS):
             ids = np.arange(start, min(start + _ROWS, len(self)))
             for number, (here, rows) in enumerate(self._by_set(ids)):
-                many = np.bincount(labels(self.sets[number], rows)[0], minlength=len(rows)) > 1
+                many = np.bincount(row_labels(self.sets[number], rows)[0], minlength=len(rows)) > 1
                 if many.any():
                     return self.key(int(ids[here][many.argmax()]))
         return None
@@ -115,7 +115,7 @@ class View:
         return [(here, joined[here] - start) for here, start in zip(inside, self.starts, strict=False)]
 
 
-def labels(one: ShardSet, rows: Ids) -> tuple[Ids, NDArray[np.int32]]:
+def row_labels(one: ShardSet, rows: Ids) -> tuple[Ids, NDArray[np.int32]]:
     """All labels (m,) of (n,) rows of a set, by its own class numbers, and whose each is: a place in `rows`."""
     if one.label_ends is None or one.label_ids is None:
         return np.arange(len(rows)), one.rows["label"][rows]
@@ -224,7 +224,7 @@ def _class_maps(
     for one, start in zip(sets, starts, strict=False):
         mapped = np.array([number.get(name, -1) for name in one.classes], np.int32)
         if (mapped < 0).any():
-            used = np.bincount(labels(one, _own(one, start, picked))[1], minlength=len(mapped)) > 0
+            used = np.bincount(row_labels(one, _own(one, start, picked))[1], minlength=len(mapped)) > 0
             if len(strange := np.flatnonzero(used & (mapped < 0))):
                 text = f"class {one.classes[strange[0]]!r} is not among the {len(names)} classes of the training shards"
                 raise ValueError(f"{one.root}: {text}: take its samples out, or train with it")
@@ -241,7 +241,7 @@ def _repeats(
     first = 0
     for one, mapped, start in zip(sets, class_maps, starts, strict=False):
         rows = _own(one, start, picked)
-        place, label = labels(one, rows)
+        place, label = row_labels(one, rows)
         places.append(place + first)
         found.append(mapped[label])
         first += len(rows)

@@ -134,9 +134,11 @@ def _window_logits(model: torch.nn.Module, wave: np.ndarray, config: Config) -> 
     return torch.stack(logits)
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_scores_are_means_over_windows(shards: Path, network: torch.nn.Module, average: str, tmp_path: Path) -> None:
-    config = settings(shards, f"evaluation.average={average}")
+@pytest.mark.parametrize(
+    ("average", "objective"), [("logits", "softmax"), ("probabilities", "softmax"), ("probabilities", "bce")]
+)
+def test_scores_are_means_over_windows(shards: Path, network: torch.nn.Module, average: str, objective: str) -> None:
+    config = settings(shards, f"evaluation.average={average}", f"objective.name={objective}")
     view = choose([shard_sets.open_set(shards)])
     found = _logits(network, view, config)
     rates = []
@@ -145,7 +147,12 @@ def test_scores_are_means_over_windows(shards: Path, network: torch.nn.Module, a
         rates.append(rate)
         if rate == RATE:
             expected = _window_logits(network, wave, config)
-            mean = expected.mean(0) if average == "logits" else expected.softmax(1).mean(0).log()
+            if average == "logits":
+                mean = expected.mean(0)
+            elif objective == "bce":
+                mean = expected.sigmoid().mean(0).logit()
+            else:
+                mean = expected.softmax(1).mean(0).log()
             torch.testing.assert_close(found[number], mean, rtol=1e-4, atol=1e-4)
     assert rates.count(RATE) == 48
 

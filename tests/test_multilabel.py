@@ -237,14 +237,16 @@ def _empty(folder: Path) -> Path:
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-def test_the_recipe_of_mixtures(tmp_path: Path, root: Path) -> None:
+def test_the_recipe_of_mixtures(tmp_path: Path, environment: dict[str, str], root: Path) -> None:
     """From nothing to mean average precision over .9 on a held-out fold, as scikit-learn computes it too."""
     metrics = pytest.importorskip("sklearn.metrics")
     demo.ensure(tmp_path / "shards", make=demo.mixtures.generate)
     chosen: list[Any] = [str(root / "configs/demo_multilabel.yaml"), f"data.shards=[{tmp_path / 'shards'}]"]
     config.load(chosen[0])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "dist_train"]
-    run = subprocess.run([*command, *chosen, f"run.dir={tmp_path}", "run.name=run"], cwd=root, capture_output=True)
+    run = subprocess.run(
+        [*command, *chosen, f"run.dir={tmp_path}", "run.name=run"], cwd=root, env=environment, capture_output=True
+    )
     assert run.returncode == 0, run.stderr.decode()
     result = Run(tmp_path / "run").result()
     with np.load(tmp_path / "run/scores.npz", allow_pickle=False) as saved:

@@ -139,6 +139,8 @@ def test_the_metric_fits_the_task() -> None:
         name(evaluation={"metric": "map"})
     with pytest.raises(ValueError, match=r"metric=ece is not a score of clips of several labels"):
         name(evaluation={"metric": "ece"}, objective={"name": "bce"})
+    with pytest.raises(ValueError, match=r"evaluation.k is for map_at_k"):
+        name(evaluation={"k": 5}, objective={"name": "bce"})
 
 
 def test_what_is_better() -> None:
