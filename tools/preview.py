@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("config", metavar="CONFIG", help="a configuration, such as configs/esc10.yaml")
     top.add_argument("clip", metavar="CLIP", help="a recording, or a key of data.shards")
     top.add_argument("overrides", nargs="*", metavar="key=value", help="settings laid over the configuration")
-    top.add_argument("--out", type=Path, default=Path("preview"), metavar="DIR", help="where to write (default: preview)")
+    top.add_argument(
+        "--out", type=Path, default=Path("preview"), metavar="DIR", help="where to write (default: preview)"
+    )
     top.add_argument("--variants", type=int, default=3, metavar="N", help="windows to draw, 1 to 20 (default: 3)")
     top.add_argument("--partner", metavar="CLIP", help="another clip, for mixup and CutMix to take")
     return top

@@ -2,9 +2,9 @@
 
 `sound` makes waveforms of bytes, `mixed` changes them, `heard` makes features of them; between the first two lie the
 changes of single windows and level, which are given. A batch costs two copies to the device, its bytes and one table,
-those of the changes that are on, and no wait. Compiled, a batch with fewer rows than those before gets spare ones, whose
-results are cut off: no shape varies, nothing is compiled again, and a row's result comes from the same kernels whatever
-shares its batch.
+those of the changes that are on, and no wait. Compiled, a batch with fewer rows than those before gets spare ones,
+whose results are cut off: no shape varies, nothing is compiled again, and a row's result comes from the same kernels
+whatever shares its batch.
 """
 
 from collections.abc import Callable
