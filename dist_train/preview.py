@@ -73,7 +73,10 @@ def recording(path: Path, folder: Path) -> Clip:
 def packed(key: str, shards: Sequence[str]) -> Clip:
     """The clip of that key in the first set that has it. ValueError where none has."""
     for folder in shards:
-        one = open_set(Path(folder))
+        try:
+            one = open_set(Path(folder))
+        except ValueError as error:
+            raise ValueError(f"{key}: there is no such recording; as a clip's key, {error}") from None
         found = next((row for row in range(len(one)) if one.key(row) == key), None)
         if found is not None:
             view, ids = choose([one]), np.array([found])
@@ -81,8 +84,7 @@ def packed(key: str, shards: Sequence[str]) -> Clip:
             file = view.files[int(row["file"][0])]
             row["file"] = 0
             return Clip(key.rpartition("/")[2], file, row, view.activity(ids))
-    where = ", ".join(shards) or "data.shards, which is empty"
-    raise ValueError(f"{key}: neither a file nor a clip's key in {where}; name one of them")
+    raise ValueError(f"{key}: neither a recording nor a clip's key in {', '.join(shards)}; name one of them")
 
 
 def variants(config: Config, clips: Sequence[Clip], count: int) -> list[Variant]:
@@ -158,7 +160,7 @@ def drawing(made: Sequence[Variant], config: Config, title: str) -> Figure:
                 right.plot(feat_TF[:, 0].numpy(), linewidth=0.4)
             else:
                 span = (0, len(feat_TF), 0, feat_TF.shape[1])
-                right.imshow(feat_TF.T, origin="lower", aspect="auto", vmin=low, vmax=high, extent=span)
+                right.imshow(feat_TF.T.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high, extent=span)
             right.set(xlabel="frame", ylabel="bin")
             right.set_title(f"features.name={config.features.name}, norm={config.features.norm}", fontsize=9)
     return figure

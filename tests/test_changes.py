@@ -293,3 +293,21 @@ def test_mixup_keeps_its_draws_beside_cut_mix() -> None:
     assert torch.equal(one.wave_BT[mixed], both.wave_BT[mixed])
     assert torch.equal(one.mix_B[mixed], both.mix_B[mixed])
     assert (both.mix_B[~mixed] < 1).any()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("part", ["time", "box"])
+def test_compiled_changes_are_equal_and_compiled_once(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "alone", chosen.together)
+    torch._dynamo.reset()
+    audio, augment = Audio(seconds=0.5, short="pad"), Augment(**ALL | {"cutmix": CutMix(probability=0.4, part=part)})
+    eager = accelerated(audio, augment, Features(norm="cmvn"))
+    compiled = accelerated(audio, augment, Features(norm="cmvn"), compile=True)
+    compiled(batch(audio, augment, training=True, plain=True), training=True)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for seed, rows in ((1, 12), (2, 7), (3, 2)):
+            raw = batch(audio, augment, True, seed, rows, plain=True)
+            made, expected = compiled(raw, training=True), eager(raw, training=True)
+            same_but_features(made, expected)
+            torch.testing.assert_close(made.wave_BT, expected.wave_BT, rtol=0, atol=1e-9)
+            torch.testing.assert_close(made.feat_BTF, expected.feat_BTF, rtol=0, atol=1e-5)
