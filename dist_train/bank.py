@@ -201,7 +201,9 @@ def _read(source: Source, numbers: Ints, samples: Ints) -> tuple[list[Sound], li
 
 def _shards(root: Path, audio: Audio) -> Source:
     """The clips of a set of shards, converted by `Waves`."""
-    view = choose([open_set(root)])
+    view = choose([one := open_set(root)])
+    if "features" in one.info:
+        raise ValueError(f"{root}: holds packed features, not sound; name shards of audio")
 
     def lengths() -> Ints:
         rows = view.rows(np.arange(len(view)))

@@ -125,6 +125,21 @@ def same(saved: dict[str, Any] | None, stored: Stored | None) -> None:
         )
 
 
+def unpacked(config: Config, saved: dict[str, Any] | None) -> Config:
+    """The configuration by which a model that was trained on packed features hears audio. `saved`: in its checkpoint.
+
+    ValueError where nobody said what the features were of. Without packed features the configuration as it is.
+    """
+    if saved is None:
+        return config
+    if saved["settings"] is None:
+        raise ValueError("the model was trained on packed features of an unknown front end: it cannot hear audio")
+    said = saved["settings"]
+    audio = config.audio.model_copy(update=said["audio"])
+    features = Features(**said["features"], norm=config.features.norm)
+    return config.model_copy(update={"audio": audio, "features": features})
+
+
 def heard(audio: Audio, stored: Stored | None) -> Audio:
     """The settings of audio for windows of stored features: a sample is a frame, a channel a bin."""
     if stored is None:
