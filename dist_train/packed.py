@@ -4,7 +4,6 @@ In: `features` of the index of shard sets, which make_shards put there. Out: `St
 audio in which a sample is a frame and a channel a bin, so that windows, tiles, masks and mixtures are as of waveforms.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dist_train.features import extractor
+from dist_train.index import front_digest
 from dist_train.settings import Audio, Config, Features
 from dist_train.shards import ShardSet
 from dist_train.view import View
@@ -36,7 +36,7 @@ class Stored:
     @property
     def digest(self) -> str:
         """What tells one front end from another."""
-        return hashlib.sha256(json.dumps([self.bins, self.channels, self.settings]).encode()).hexdigest()
+        return front_digest(self.bins, self.channels, json.loads(self.settings) if self.settings else None)
 
     def sections(self) -> tuple[Audio, Features] | None:
         """Its settings; None where nobody said. ValueError where this program does not know them."""
