@@ -204,7 +204,9 @@ def _read(source: Source, numbers: Ints, samples: Ints) -> tuple[list[Sound], li
 
 def _shards(root: Path, audio: Audio, label: str) -> Source:
     """The clips of a set of shards, converted by `Waves`; where one of its classes is `label`, those of it alone."""
-    view = choose([open_set(root)])
+    view = choose([one := open_set(root)])
+    if "features" in one.info:
+        raise ValueError(f"{root}: holds packed features, not sound; name shards of audio")
     ids = np.arange(len(view))
     if label in view.classes:
         ids = np.flatnonzero(view.rows(ids)["label"] == view.classes.index(label))

@@ -77,7 +77,13 @@ def features_of(root: Path, scans: Sequence[Scan], stored: dict[str, Any]) -> di
     if widths[0] % stored["channels"] or stored.get("bins", widths[0]) != widths[0]:
         text = f"{stored.get('bins', widths[0])} bins of {stored['channels']} channels, the shards have {widths[0]}"
         raise ValueError(f"{root / row.FEATURES}: says {text}; it is of other shards")
-    return {"bins": widths[0], **{name: stored[name] for name in ("channels", "rate", "settings")}}
+    said = {"bins": widths[0], **{name: stored[name] for name in ("channels", "rate", "settings")}}
+    return said | {"digest": front_digest(widths[0], stored["channels"], stored["settings"])}
+
+
+def front_digest(bins: int, channels: int, settings: dict[str, Any] | None) -> str:
+    """What tells packed features of one front end from those of another."""
+    return hashlib.sha256(json.dumps([bins, channels, settings], sort_keys=True).encode()).hexdigest()
 
 
 def find(path: str | Path) -> tuple[Path, list[str]]:

@@ -4,7 +4,6 @@ In: `features` of the index of shard sets, which make_shards put there. Out: `St
 audio in which a sample is a frame and a channel a bin, so that windows, tiles, masks and mixtures are as of waveforms.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dist_train.features import extractor
+from dist_train.index import front_digest
 from dist_train.settings import Audio, Config, Features
 from dist_train.shards import ShardSet
 from dist_train.view import View
@@ -36,7 +36,7 @@ class Stored:
     @property
     def digest(self) -> str:
         """What tells one front end from another."""
-        return hashlib.sha256(json.dumps([self.bins, self.channels, self.settings]).encode()).hexdigest()
+        return front_digest(self.bins, self.channels, json.loads(self.settings) if self.settings else None)
 
     def sections(self) -> tuple[Audio, Features] | None:
         """Its settings; None where nobody said. ValueError where this program does not know them."""
@@ -123,6 +123,21 @@ def same(saved: dict[str, Any] | None, stored: Stored | None) -> None:
         raise ValueError(
             f"the checkpoint's model was trained on {trained}, the shards hold {given}: give the same kind"
         )
+
+
+def unpacked(config: Config, saved: dict[str, Any] | None) -> Config:
+    """The configuration by which a model that was trained on packed features hears audio. `saved`: in its checkpoint.
+
+    ValueError where nobody said what the features were of. Without packed features the configuration as it is.
+    """
+    if saved is None:
+        return config
+    if saved["settings"] is None:
+        raise ValueError("the model was trained on packed features of an unknown front end: it cannot hear audio")
+    said = saved["settings"]
+    audio = config.audio.model_copy(update=said["audio"])
+    features = Features(**said["features"], norm=config.features.norm)
+    return config.model_copy(update={"audio": audio, "features": features})
 
 
 def heard(audio: Audio, stored: Stored | None) -> Audio:

@@ -195,23 +195,38 @@ def check_name(name: str) -> str:
     return {"fbank": "fbank", "stereo": "mel", "spectrogram": "spectrogram"}[name]
 
 
-def test_shards_are_ordinary_tars_of_the_same_bytes(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FRONTS)
+def test_a_model_of_packed_features_can_hear_audio(home: Path, name: str) -> None:
+    config = configured(home, name, stored=True)
+    stored = packed.of_view(views(config).train)
+    assert stored is not None
+    again = packed.unpacked(config, stored.record())
+    assert packed.stored_as(again.audio, again.features) == stored
+    assert again.features.norm == config.features.norm and again.audio.seconds == config.audio.seconds
+    assert packed.unpacked(config, None) is config
+    with pytest.raises(ValueError, match="unknown front end"):
+        packed.unpacked(config, stored.record() | {"settings": None})
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_shards_are_ordinary_tars_of_the_same_bytes(home: Path, tmp_path: Path, workers: int) -> None:
     first = home / "fbank-features" / "shard-000000.tar"
     samples = list(webdataset.WebDataset(str(first), shardshuffle=False).decode())
     assert len(samples) == 12
     for sample in samples:
         assert sample["npy"].dtype == np.float32 and sample["npy"].shape[1] == 40
         assert sample["json"]["label"] in ("low", "high")
-    shutil_root = tmp_path / "again"
-    report = pack(home / "source", shutil_root, Options(folds=2, workers=2, features=home / "fbank.yaml"))
+    again_root = tmp_path / "again"
+    report = pack(home / "source", again_root, Options(folds=2, workers=workers, features=home / "fbank.yaml"))
     assert report.clips == 12
     for name in ("shard-000000.tar", "index.json", "index.npy", "features.json"):
-        assert (shutil_root / name).read_bytes() == (home / "fbank-features" / name).read_bytes()
+        assert (again_root / name).read_bytes() == (home / "fbank-features" / name).read_bytes()
     again = made(home, "fbank")
     assert again.kept == again.shards == 1
     assert checking.check(home / "fbank-features") == []
     info = open_set(home / "fbank-features").info["features"]
     assert (info["bins"], info["rate"], info["channels"]) == (40, 100, 1)
+    assert info == json.loads((home / "fbank-features" / "features.json").read_text())
 
 
 def test_wide_frames_and_halves(home: Path) -> None:
@@ -291,7 +306,8 @@ def test_anybodys_arrays(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", members)
     index.write(tmp_path)
     one = open_set(tmp_path)
-    assert one.info["features"] == {"bins": 7, "channels": 1, "rate": 100, "settings": None}
+    said = {"bins": 7, "channels": 1, "rate": 100, "settings": None}
+    assert {name: one.info["features"][name] for name in said} == said
     data = {"shards": [str(tmp_path)], "micro_batch": 4, "batch_size": 4}
     values_of = {"data": data, "audio": {"seconds": 0.5}, "features": {"name": "packed", "norm": "none"}}
     config = check(values_of | {"augment": {"speed": [1]}}, "test")
@@ -335,6 +351,13 @@ def test_shards_of_another_kind_are_refused_by_name(home: Path) -> None:
         run(["fbank-features"], "fbank")
     with pytest.raises(ValueError, match=r"spectrogram-features: holds features of another front end than .*fbank"):
         run(["fbank-features", "spectrogram-features"], "packed")
+
+
+def test_features_are_no_noise(home: Path) -> None:
+    noise = {"shards": [str(home / "fbank-features")]}
+    config = configured(home, "fbank", False, augment={"speed": [1], "noise": noise})
+    with pytest.raises(ValueError, match="fbank-features: holds packed features, not sound"):
+        front_end(config)
 
 
 @pytest.mark.parametrize(

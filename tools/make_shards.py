@@ -46,14 +46,17 @@ a --classes file has one class a line, in the order of class numbers; what it do
 example:
   python tools/make_shards.py pack ESC-50/ shards/esc50
 packs ESC-50 as it was unpacked, resampled to 16 kHz, and indexes it; train with data.shards=[shards/esc50].
+  python tools/make_shards.py pack ESC-50/ shards/esc50-fbank --features configs/esc50.yaml
+packs the features of that configuration, for features.name=packed.
 Stopped in mid-way? The same command goes on. Exit codes: 0 done, 1 more than 1 % of the recordings were unreadable
 (the rest is packed but not indexed), 2 bad input.
 """
 INDEX = """\
 example:
   python tools/make_shards.py index shards/theirs
-indexes tars made by anyone: audio (.wav .flac .ogg .opus .mp3 .m4a ...) beside .json, .cls or .txt. A classes.txt
-there, one class a line, fixes the order of classes. Exit codes: 0 done, 2 damage or bad input (nothing is written).
+indexes tars made by anyone: audio (.wav .flac .ogg .opus .mp3 .m4a ...) or features (.npy) beside .json, .cls or
+.txt. A classes.txt there, one class a line, fixes the order of classes. Exit codes: 0 done, 2 damage or bad input
+(nothing is written).
 """
 CHECK = """\
 example:
