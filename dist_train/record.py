@@ -156,6 +156,8 @@ class Record:
             "grad_norm": norm,
             "skipped": int(skipped),
         }
+        if parts.config.objective.margin_epochs is not None:
+            record["margin"] = parts.step.margin
         self.log.train(record)
         self._show()
 

@@ -13,7 +13,7 @@ import soundfile
 from launches import CLASSES, Job, Run, arguments, make_shards, settings, train
 from tars import pack, wav
 
-from dist_train import config, demo, parts, progress, shards
+from dist_train import config, demo, objective, parts, progress, shards
 from dist_train.feed import views
 from dist_train.view import choose
 
@@ -158,6 +158,9 @@ def test_a_run_with_margins(single: Path, tmp_path: Path) -> None:
     two = train(tmp_path / "two", single, *AAM, *RISE, *EVEN, ranks=2)
     assert two.steps() == 4 and _losses(two)[1] == _losses(one)[1]
     assert _losses(two)[0] == pytest.approx(_losses(one)[0], rel=1e-8)
+    rise = config.check({"objective": {"name": "aam", "margin_epochs": [0, 2]}}, "test").objective
+    margins = [objective.margin(20 * step, 40, rise) for step in range(4)]
+    assert one.column("margin") == two.column("margin") == margins and margins == sorted(set(margins))
     assert len(one.result()["confusion"]) == len(CLASSES)
     assert one.last()["step"]["model"]["head.weight"].shape == (4 * 2 * 3, 16)
 

@@ -280,7 +280,7 @@ def _step(name: str) -> Step:
 def test_a_bad_sample_teaches_nothing(name: str) -> None:
     """The gradient is the sum over the good rows; the bad one only shares their BatchNorm."""
     batch, step = _batch(5, 0, [1.0, 1.0, 0.0, 1.0, 1.0]), _step(name)
-    step.run([batch], [0], 5, 1, 0.0, 0.1)
+    step.run([batch], [0], 5, 1, 0.0, margin=0.1)
     found = [p.grad.clone() for p in step.model.parameters() if p.grad is not None]
     step.model.zero_grad()
     torch.manual_seed(0)
@@ -297,7 +297,7 @@ def test_a_bad_sample_teaches_nothing(name: str) -> None:
     (loss_B[[0, 1, 3, 4]].sum() / 5).backward()
     expected = [p.grad for p in step.model.parameters() if p.grad is not None]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-    assert float(step.sums[2]) == 4 and float(step.sums[0]) == pytest.approx(float(loss_B[[0, 1, 3, 4]].sum()))
+    assert float(step.sums[2]) == 4 and float(step.sums[0]) == pytest.approx(float(loss_B.detach()[[0, 1, 3, 4]].sum()))
 
 
 class Asks(TorchDispatchMode):
@@ -317,9 +317,9 @@ class Asks(TorchDispatchMode):
 def test_no_value_is_asked_of_the_device(name: str) -> None:
     step = _step(name)
     batch = _batch(4, 0, [1.0] * 4)
-    step.run([batch], [0], 4, 1, 0.1, 0.1)
+    step.run([batch], [0], 4, 1, 0.1, margin=0.1)
     with Asks() as asked:
-        step.run([batch], [0], 4, 1, 0.1, 0.15)
+        step.run([batch], [0], 4, 1, 0.1, margin=0.15)
     assert asked.found == []
     with asked:
         float(step.sums[0])
