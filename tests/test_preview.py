@@ -103,7 +103,7 @@ def test_a_key_of_the_shards_and_a_partner(tmp_path: Path, config: Path, tool: M
         shares = spectrum[[440, 3000]] / 0.2 / RATE
         assert shares.sum() == pytest.approx(1, abs=0.02)  # both are in it, by their shares
         assert f"{shares.max():.2f} of" in one.drawn or f"{shares.min():.2f} of" in one.drawn
-    with pytest.raises(ValueError, match="nothing: neither a recording nor a clip's key in .*shards; name one"):
+    with pytest.raises(ValueError, match=r"nothing: neither a recording nor a clip's key in .*shards; name one"):
         preview.packed("nothing", settings.data.shards)
     out = tmp_path / "made"
     assert tool.main([str(config), keys[0], *PLAIN, "--out", str(out), "--variants", "1"]) == 0
