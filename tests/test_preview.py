@@ -145,5 +145,5 @@ def test_mistakes_are_one_line(
 def test_stored_features_have_no_sound(tmp_path: Path, config: Path) -> None:
     settings = load(config, PLAIN)
     stored = settings.model_copy(update={"features": settings.features.model_copy(update={"name": "packed"})})
-    with pytest.raises(ValueError, match="features.name=packed has no waveforms to show"):
+    with pytest.raises(ValueError, match=r"features\.name=packed has no waveforms to show"):
         preview.variants(stored, [], 1)
