@@ -93,6 +93,8 @@ def variants(config: Config, clips: Sequence[Clip], count: int) -> list[Variant]
     With features.norm=dataset, mean and deviation are the clips' own. ValueError: settings that do not fit together, or
     a clip that cannot be read.
     """
+    if str(config.features.name) == "packed":
+        raise ValueError("features.name=packed has no waveforms to show: give the features that were packed")
     plain = Augment(speed=[1])  # type: ignore[call-arg, list-item]
     seed, precise = config.run.seed, {"device": "cpu", "dtype": torch.float32}
     before = FrontEnd(config.audio, plain, config.features, seed=seed, **precise)  # type: ignore[arg-type]

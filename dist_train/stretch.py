@@ -110,7 +110,9 @@ def _interpolated(spectrum_QNF: Tensor, index: Tensor, part: Tensor, valid: Tens
     step = turn[:, 1:] - turn[:, :-1] - (line & OVER - 1).to(turn.dtype) / OVER
     units = ((step - step.round()) * TURN).to(torch.int64)[row, index]
     before = torch.nn.functional.pad(units, (0, 0, 1, -1)).cumsum(1) & TURN - 1
-    nominal = (torch.arange(index.shape[1], device=turn.device)[:, None] * line & OVER - 1).to(turn.dtype) / OVER
+    quarter = torch.arange(OVER, device=turn.device)
+    nominal = (quarter[:, None] * line & OVER - 1).to(turn.dtype) / OVER  # of every fourth frame alike
+    nominal = nominal[torch.arange(index.shape[1], device=turn.device) & OVER - 1]
     phase = (turn[:, :1] + before.to(turn.dtype) / TURN + nominal) * (2 * torch.pi)
     between = torch.lerp(size[row, index], size[row, index + 1], part) * valid
     return torch.complex(between * phase.cos(), between * phase.sin())

@@ -1,12 +1,14 @@
 """All changes of windows together: both paths alike, keyed by position, off in evaluation, free where they are off."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from clips import index_rows, raw_batch, sound
+from launches import Job, arguments, make_shards, train
 from test_batched import CHANGES, Watched, batch, same_but_features
 
 from dist_train import chosen
@@ -311,3 +313,26 @@ def test_compiled_changes_are_equal_and_compiled_once(part: Any, monkeypatch: py
             same_but_features(made, expected)
             torch.testing.assert_close(made.wave_BT, expected.wave_BT, rtol=0, atol=1e-9)
             torch.testing.assert_close(made.feat_BTF, expected.feat_BTF, rtol=0, atol=1e-5)
+
+
+RUN = (
+    *("precision=fp64", "run.max_steps=2", "audio.short=pad", "augment.gain_db=[-6, 6]", "augment.crop={}"),
+    *("augment.stretch={fft: 256}", "augment.white={snr_db: [5, 20]}", "augment.low_pass={hz: [500, 4000]}"),
+    *("augment.cutmix.probability=0.5", "augment.mixup={probability: 0.3, kind: between_class}"),
+    *("augment.spec={fill: noise, freq_width: 0.1}", "augment.polarity=0.5"),
+)
+
+
+@pytest.mark.full
+def test_a_run_has_the_same_losses_on_any_number_of_ranks(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "shards")
+    one, two = (train(tmp_path / f"{ranks}", shards, *RUN, ranks=ranks) for ranks in (1, 2))
+    assert one.column("stream") == two.column("stream")
+    assert two.column("loss") == pytest.approx(one.column("loss"), rel=0, abs=1e-9)
+
+
+def test_a_run_says_which_change_leaves_no_trace(tmp_path: Path) -> None:
+    given = arguments(tmp_path, make_shards(tmp_path / "shards"), "run.max_steps=1", "augment.gain_db=[1, 2]")
+    job = Job(given, tmp_path)
+    assert job.wait() == [0], job.text()
+    assert "augment.gain_db does nothing: features.norm=cmn takes a gain off" in " ".join(job.text().split())

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "dist_train"
 DATA = (
     *("shards", "view", "check", "storage", "reader", "window"),
     *("decode", "resample", "waves", "augment", "acoustics", "bank", "scene", "gaussian"),
+    *("chosen", "filters", "masks", "mixing", "stretch", "preview"),
     *("features", "spectrogram", "batched", "precision", "frontend"),
 )
 TOP = ("engine", "step", "evaluate", "checkpoint", "log", "runs", "inference", "world", "objective", "optim", "models")

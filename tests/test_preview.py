@@ -103,7 +103,7 @@ def test_a_key_of_the_shards_and_a_partner(tmp_path: Path, config: Path, tool: M
         shares = spectrum[[440, 3000]] / 0.2 / RATE
         assert shares.sum() == pytest.approx(1, abs=0.02)  # both are in it, by their shares
         assert f"{shares.max():.2f} of" in one.drawn or f"{shares.min():.2f} of" in one.drawn
-    with pytest.raises(ValueError, match="nothing: neither a recording nor a clip's key in .*shards; name one"):
+    with pytest.raises(ValueError, match=r"nothing: neither a recording nor a clip's key in .*shards; name one"):
         preview.packed("nothing", settings.data.shards)
     out = tmp_path / "made"
     assert tool.main([str(config), keys[0], *PLAIN, "--out", str(out), "--variants", "1"]) == 0
@@ -140,3 +140,10 @@ def test_mistakes_are_one_line(
         error = capsys.readouterr().err
         assert told in error and error.count("\n") == 1
     assert not out.exists()
+
+
+def test_stored_features_have_no_sound(tmp_path: Path, config: Path) -> None:
+    settings = load(config, PLAIN)
+    stored = settings.model_copy(update={"features": settings.features.model_copy(update={"name": "packed"})})
+    with pytest.raises(ValueError, match=r"features\.name=packed has no waveforms to show"):
+        preview.variants(stored, [], 1)
