@@ -22,6 +22,7 @@ from dist_train.packed import Stored
 from dist_train.payload import ALIGN, RawBatch
 from dist_train.row import BYTES
 from dist_train.settings import Augment
+from dist_train.settings.features import READ_BY
 from dist_train.view import VIEW_ROW
 from dist_train.window import full_windows
 
@@ -58,7 +59,7 @@ def recipe(path: Path, kind: str) -> Recipe:
     audio, features = config.audio, config.features
     if kind not in TYPES:
         raise ValueError(f"--feature-type {kind}: is none of {', '.join(TYPES)}")
-    if features.name in ("waveform", "packed"):
+    if features.name not in READ_BY["window"]:  # what is made of frames of samples
         raise ValueError(f"{path}: features.name={features.name} makes no features of audio; give another")
     if audio.channels == "first":
         raise ValueError(f"{path}: audio.channels=first cannot be packed as features; set mono or a number")

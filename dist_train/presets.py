@@ -6,6 +6,8 @@ from.
 
 from typing import Any
 
+from dist_train.settings.features import READ_BY, Features
+
 Keys = dict[str, dict[str, Any]]
 
 KALDI: Keys = {
@@ -124,11 +126,19 @@ PRESETS: dict[str, tuple[Keys, Keys]] = {
 
 
 def preset(name: str) -> Keys:
-    """Every key of `audio` and `features` that the named system fixes. ValueError, naming the known, for another."""
+    """Every key of `audio` and `features` that the named system fixes, those that stay as they are by default too.
+
+    ValueError, naming the known, for another name.
+    """
     if name not in PRESETS:
         raise ValueError(f"features.preset: `{name}` is not known; choose one of {', '.join(PRESETS)}")
     shared, own = PRESETS[name]
-    return {section: keys | own.get(section, {}) for section, keys in shared.items()}
+    fixed = {section: keys | own.get(section, {}) for section, keys in shared.items()}
+    kind, spans = fixed["features"]["name"], {"win_length": "frame_length", "hop_length": "frame_shift"}
+    idle = {other for key, other in spans.items() if key in fixed["features"]}
+    fields = Features.model_fields
+    default = {key: fields[key].default for key, names in READ_BY.items() if kind in names and key not in idle}
+    return fixed | {"features": default | fixed["features"]}
 
 
 def filled(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_train import config
@@ -77,6 +77,7 @@ CONFIGS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_a_dump_reads_back(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
     before = config.check(values, "here")

@@ -21,6 +21,7 @@ from dist_train.features import extractor
 from dist_train.frontend import FrontEnd
 from dist_train.presets import PRESETS
 from dist_train.settings import Audio, Augment, Features
+from dist_train.settings.features import READ_BY
 from dist_train.window import eval_windows, train_windows
 
 CPU = torch.device("cpu")
@@ -299,6 +300,29 @@ def test_both_front_ends_agree_on_every_preset(preset: str) -> None:
     for training in (True, False):
         ours, theirs = batches(config, training)
         torch.testing.assert_close(ours.feat_BTF, theirs.feat_BTF, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "nosnip"])
+def test_what_a_gpu_runs_has_legal_shapes(name: str) -> None:
+    """The meta device computes shapes only."""
+    keys: dict[str, Any] = {"snip_edges": False, "use_energy": True} if name == "nosnip" else {"preset": name}
+    config = check({"audio": {"seconds": 0.5, "short": "pad"}, "features": keys}, "test")
+    front = FrontEnd(config.audio, Augment(speed=[1]), config.features, seed=0, device="meta")
+    clips = [sound(3000 + 9000 * number, 2, seed=number) for number in range(4)]
+    rows = index_rows(clips, config.audio.sample_rate)
+    plan = train_windows(rows, np.arange(4), np.arange(4), None, config.audio, Augment(speed=[1]), 0)
+    assert front(raw_batch(plan, clips), training=True).feat_BTF.shape == (4, front.frame_count, front.bins)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fixes_every_key_that_makes_features(name: str) -> None:
+    features = check({"features": {"preset": name}}, "test").features
+    changes: dict[str, Any] = {"pad_mode": "replicate", "pad": 9, "snip_edges": False, "power": 1.5, "bins": 11}
+    for key, value in changes.items():
+        if features.name not in READ_BY[key]:
+            continue
+        with pytest.raises(ValueError, match=f"features.{key}: features.preset={name} fixes it to"):
+            check({"features": {"preset": name, key: value}}, "test")
 
 
 def test_whitening_and_batches_are_torchs_std() -> None:

@@ -148,6 +148,19 @@ def test_the_accelerators_path_is_the_same(home: Path, name: str, short: str, tr
     assert seen >= 6
 
 
+def test_what_a_gpu_runs_has_legal_shapes(home: Path) -> None:
+    """The meta device computes shapes only."""
+    config = configured(home, "stereo", True, audio={"short": "pad"}, augment={"speed": [1], "spec": {"fill": "mean"}})
+    front, found = front_end(config, device="meta"), views(config)
+    for training, requests in (
+        (True, windows(found.train, config, WORLD, 0, 6)),
+        (False, clip_windows(found.train, np.arange(6), config)),
+    ):
+        with Reader(Files(found.train.files), iter(list(requests))) as reader:
+            for raw in reader:
+                assert front(raw, training).feat_BTF.shape == (len(raw.plan), front.frame_count, 128)
+
+
 def test_masks_fall_on_the_same_bins_of_both_channels(home: Path) -> None:
     spec = {"freq_masks": 1, "freq_width": 40, "time_masks": 0}
     config = configured(home, "stereo", True, augment={"speed": [1], "spec": spec}, features={"norm": "none"})
