@@ -124,9 +124,10 @@ def test_every_setting_of_a_configuration_does_something(name: str, key: str) ->
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1800)  # one core compiles for minutes
 @pytest.mark.parametrize("name", ["ecapa", "campplus", "cnn6"])
 def test_a_compiled_network_trains_as_the_eager_one(name: str) -> None:
-    """Three steps, with padded clips and without: the same logits and losses."""
+    """Three steps: the same logits."""
     found: list[list[Tensor]] = []
     for compile in (False, True):
         model = tiny(name)
@@ -136,8 +137,8 @@ def test_a_compiled_network_trains_as_the_eager_one(name: str) -> None:
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-2)
         feat_BTF, label_B = _clips(model, 40, 1.0)
         logits: list[Tensor] = []
-        for frames_B in (None, torch.arange(32) + 9, None):
-            logits.append(model.train()(feat_BTF, frames_B))
+        for _ in range(3):
+            logits.append(model.train()(feat_BTF))
             functional.cross_entropy(logits[-1], label_B).backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -1,8 +1,9 @@
 """Architectures: name -> model. Features (B, T, bins) -> embedding (B, E) -> logits (B, classes).
 
 Every model has `forward(feat_BTF, frames_B=None)` -> logits, `embed(...)` -> embedding, `head` (the last nn.Linear),
-`bins` and `least` (frames of the shortest clip that it takes). `frames_B` (int64) holds the valid frames of each row; a clip padded in a batch then scores, in eval mode, what
-it scores alone. None says that all rows are full, and costs nothing.
+`bins` and `least` (frames of the shortest clip that it takes). `frames_B` (int64) holds the valid frames of each row; a
+clip padded in a batch then scores, in eval mode, what it scores alone. None says that all rows are full, and costs
+nothing.
 """
 
 from collections.abc import Callable
