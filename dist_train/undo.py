@@ -14,7 +14,7 @@ from torch import Tensor
 _ONES = ("mu", "mu_product")  # state that begins from one (ASGD, NAdam)
 _RATES = ("eta", "step_size")  # from the learning rate (ASGD, Rprop); all else begins from zero
 
-Place = tuple[Tensor, str]  # a parameter and the name of its state; the weight itself is ""
+Place = tuple[int, str]  # number of a parameter and the name of its state; the weight itself is ""
 
 
 class Undo:
@@ -30,19 +30,17 @@ class Undo:
 
         A state that the host holds on a GPU (Adafactor's and Adagrad's count of steps) needs a wait for the device.
         """
-        before = dict(_tensors(self.optimizer))
-        self.kept = {place: self.kept.get(place, tensor) for place, tensor in before.items()}
-        for place, tensor in before.items():
-            if self.kept[place] is tensor:
-                self.kept[place] = torch.empty_like(tensor)
-        torch._foreach_copy_(list(self.kept.values()), list(before.values()))
-        for parameter, name in before:
-            if not name and parameter.grad is not None:
+        before = dict(self._tensors())
+        for place in before.keys() - self.kept.keys():
+            self.kept[place] = torch.empty_like(before[place])
+        torch._foreach_copy_([self.kept[place] for place in before], list(before.values()))
+        for parameter, _ in self._parameters():
+            if parameter.grad is not None:
                 parameter.grad.masked_fill_(skip > 0, 0.0)
         self.optimizer.step()
-        after = dict(_tensors(self.optimizer))
-        for place in after.keys() - before.keys():
-            self.kept[place] = torch.full_like(after[place], self._beginning(*place))
+        after = dict(self._tensors())
+        if made_now := after.keys() - before.keys():
+            self.kept |= self._beginnings({place: after[place] for place in made_now})
         for device in dict.fromkeys(tensor.device for tensor in after.values()):
             places = [place for place, tensor in after.items() if tensor.device == device]
             made, kept, here = [after[p] for p in places], [self.kept[p] for p in places], skip.to(device)
@@ -50,19 +48,21 @@ class Undo:
             torch._foreach_mul_(kept, here)
             torch._foreach_add_(made, kept)
 
-    def _beginning(self, parameter: Tensor, name: str) -> float:
-        """What the optimizer's first step found in a state that it made itself."""
-        if name not in _RATES:
-            return float(name in _ONES)
-        groups: list[dict[str, Any]] = self.optimizer.param_groups
-        return next(float(group["lr"]) for group in groups if any(parameter is p for p in group["params"]))
+    def _beginnings(self, made: dict[Place, Tensor]) -> dict[Place, Tensor]:
+        """What the optimizer's first step found in the state that it made itself."""
+        rates = [float(group["lr"]) for _, group in self._parameters()]
+        values = {(n, name): rates[n] if name in _RATES else float(name in _ONES) for n, name in made}
+        return {place: torch.full_like(tensor, values[place]) for place, tensor in made.items()}
 
+    def _parameters(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                yield parameter, group
 
-def _tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Place, Tensor]]:
-    """Weights and state, with their places."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            yield (parameter, ""), parameter
-            for name, value in optimizer.state.get(parameter, {}).items():
+    def _tensors(self) -> Iterator[tuple[Place, Tensor]]:
+        """Weights and state, with their places."""
+        for number, (parameter, _) in enumerate(self._parameters()):
+            yield (number, ""), parameter
+            for name, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
-                    yield (parameter, name), value
+                    yield (number, name), value
