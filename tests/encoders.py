@@ -40,6 +40,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {  # conf
     "wavlm-large": ("WavLMConfig", _SPEECH | _LAYER, "Wav2Vec2FeatureExtractor", _MASKED),
     "unispeech-sat": ("UniSpeechSatConfig", _SPEECH, "Wav2Vec2FeatureExtractor", {}),
     "data2vec": ("Data2VecAudioConfig", _SPEECH | _DATA2VEC, "Wav2Vec2FeatureExtractor", _MASKED),
+    "conformer": ("Wav2Vec2ConformerConfig", _SPEECH, "Wav2Vec2FeatureExtractor", _MASKED),
     "w2v-bert": ("Wav2Vec2BertConfig", _BERT, "SeamlessM4TFeatureExtractor", {"padding_value": 1}),
     "whisper": ("WhisperConfig", _WHISPER, "WhisperFeatureExtractor", {"chunk_length": 2}),
     "ast": ("ASTConfig", _AST, "ASTFeatureExtractor", {"num_mel_bins": 32, "max_length": 200}),

@@ -5,7 +5,7 @@
 
 A layer's number is its place in transformers' `hidden_states`: 0 is what the first layer is given. `last` is the
 encoder's output, after its last norm. `weighted` is the sum of all, weighted by a softmax that is learned (Yang 2021,
-arXiv 2105.01051). Padding: `models.loaded` says which encoders see none of it; of another one each padded clip is
+arXiv 2105.01051). Padding: `models.hub` says which encoders see none of it; of another one each padded clip is
 heard alone, which is as right and slower. `models.inputs` has the inputs.
 """
 
@@ -46,6 +46,18 @@ class GroupNorm(nn.Module):
             return x_BCT * self.weight[:, None] + self.bias[:, None]
 
 
+class FrozenNorm(nn.Module):
+    """A BatchNorm that stays as it is: the training step averages the statistics of all others over its groups."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.running_mean, self.running_var = nn.Buffer(norm.running_mean), nn.Buffer(norm.running_var)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 class Encoder(nn.Module):
     """Samples (B, T, 1) and valid samples -> (B, frames, hidden) and valid frames.
 
@@ -74,7 +86,7 @@ class Encoder(nn.Module):
         self.single = frames == "class"
         self.hidden = int(body.config.hidden_size)
         if frozen:
-            body.requires_grad_(False)
+            freeze(body)
         count = int(body.config.num_hidden_layers)
         self.mix = nn.Parameter(torch.zeros(count + 1)) if layer == "weighted" else None
         if isinstance(layer, int):
@@ -185,6 +197,15 @@ class Encoded(nn.Module):
         """Logits (B, classes)."""
         logits_BC: Tensor = self.head(self.embed(feat_BTF, frames_B))
         return logits_BC
+
+
+def freeze(body: nn.Module) -> None:
+    """No gradients, and no statistics that move."""
+    body.requires_grad_(False)
+    for module in list(body.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(module, name, FrozenNorm(child))
 
 
 def shorten(body: Any, keep: int, count: int) -> None:

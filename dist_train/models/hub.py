@@ -174,6 +174,10 @@ def _prepare(name: str, body: Any, extractor: Any, seconds: float | None) -> Pre
             raise ValueError(f"features.hf.name: {name}: {kind} does not say how many frames it makes: take another")
         return make(extractor, config)
     rate = extractor.sampling_rate
+    if make is Patches and rate != 16000:
+        raise ValueError(
+            f"features.hf.name: {name}: its Fbank is of {rate} Hz, and that of 16000 Hz alone is known here"
+        )
     if make is LogMel:
         full = config.max_source_positions
         size = full if seconds is None else max(1, -(-round(seconds * rate) // (2 * extractor.hop_length)))
