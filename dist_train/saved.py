@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dist_train import checkpoint, optim, parts
+from dist_train import checkpoint, optim, packed, parts
 from dist_train import config as configuration
 from dist_train.checkpoint import Checkpoints
 from dist_train.frontend import FrontEnd
+from dist_train.packed import Stored
 from dist_train.progress import refuse_model
 from dist_train.settings import Augment, Config
 from dist_train.world import World
@@ -28,15 +29,22 @@ class Saved:
     path: Path
 
 
-def load(run: Path, overrides: Iterable[str], world: World) -> Saved:
-    """The best checkpoint where a validation set chose one, else the newest. ValueError: none, or another model."""
+def load(run: Path, overrides: Iterable[str], world: World, stored: Stored | None = None) -> Saved:
+    """The best checkpoint where a validation set chose one, else the newest. ValueError: none, or another model.
+
+    `stored`: the front end of the packed features that it shall hear; None: audio, also by a model of packed features.
+    """
     config = read(run, overrides)
     path, payload = _payload(run)
     refuse_model(payload["config"], config, str(path))
+    if stored is None:
+        config = packed.unpacked(config, payload["packed"])
+    else:
+        packed.same(payload["packed"], stored)
     wide = torch.float64 if config.precision == "fp64" else torch.float32
     plain = Augment()  # type: ignore[call-arg]
     kind = config.audio, plain, config.features
-    front = FrontEnd(*kind, seed=config.run.seed, device=world.device, dtype=wide, listen=0)
+    front = FrontEnd(*kind, seed=config.run.seed, device=world.device, dtype=wide, listen=0, stored=stored)
     front.statistics = payload["statistics"]
     classes = tuple(payload["classes"])
     model = parts.network(config, front.bins, len(classes), world, wide, front.channels)

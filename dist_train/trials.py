@@ -17,6 +17,7 @@ from dist_train import packlist
 from dist_train.samples import Sample
 from dist_train.scores import Floats, Marks, operating_points
 
+_FOLDERS = ("wav", "dev/aac", "aac")  # of VoxCeleb, which its trials leave out
 _ANSWERS = {"1": True, "0": False, "target": True, "nontarget": False}
 
 
@@ -89,7 +90,8 @@ def _trial(line: list[str], kaldi: bool, place: dict[str, int], where: str) -> t
 
 def _find(name: str, place: dict[str, int], where: str) -> int:
     stem = name[: name.rindex(".")] if "." in name.rpartition("/")[2] else name
-    for key in (name, stem, packlist.key(Sample(Path(name), name, ()))):
+    paths = (name, *(f"{folder}/{name}" for folder in _FOLDERS))
+    for key in (name, stem, *(packlist.key(Sample(Path(path), path, ())) for path in paths)):
         if key in place:
             return place[key]
     raise ValueError(f"{where}: clip `{name}` is not in the shards; name their keys, or paths as they were packed")

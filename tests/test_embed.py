@@ -83,7 +83,10 @@ def test_trials_in_both_forms(tmp_path: Path) -> None:
     voxceleb = trials.read(path, keys)
     path.write_text("id1/one id1/two.flac target\nid1/one id2/three nontarget\n")
     kaldi = trials.read(path, keys)
-    for found in (voxceleb, kaldi):
+    path.write_text("1 id1/one.wav id3/three/00001.wav\n0 id1/one id2/three.wav\n")
+    whole = packlist.key(Sample(Path("wav/id3/three/00001.wav"), "wav/id3/three/00001.wav", ()))
+    below = trials.read(path, ["id1/one", whole, "id2/three"])  # the folder that VoxCeleb's lists leave out
+    for found in (voxceleb, kaldi, below):
         assert found.first_T.tolist() == [0, 0] and found.second_T.tolist() == [1, 2]
         assert found.same_T.tolist() == [True, False]
 

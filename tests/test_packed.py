@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from dist_train import check as checking
 from dist_train import index, npy, packed
+from dist_train import saved as saved_runs
 from dist_train.batched import Batched
 from dist_train.config import check
+from dist_train.embeddings import embed
 from dist_train.engine import Engine
 from dist_train.evaluate import clip_windows, evaluate
 from dist_train.feed import views, windows
@@ -31,6 +33,7 @@ from dist_train.row import CODECS, OLD_ROW, ROW
 from dist_train.settings import Config
 from dist_train.shards import open_set
 from dist_train.storage import Files
+from dist_train.view import choose
 from dist_train.world import Place, World
 
 WORLD = World(Place(), torch.device("cpu"), "gloo", 1)
@@ -196,12 +199,28 @@ def test_trains_and_scores(home: Path, name: str, tmp_path: Path) -> None:
     assert again is not None and again.values["loss"] == pytest.approx(result["loss"])
     facts = json.loads((tmp_path / "packed" / "environment.json").read_text())
     assert facts["packed"]["settings"]["features"]["name"] == check_name(name)
+    assert_hears_both(tmp_path / "packed", home / f"{name}-features", home / f"{name}-audio")
     saved = parts.payload(torch.zeros(1))["packed"]
     packed.same(saved, parts.front.stored)
     with pytest.raises(ValueError, match="the checkpoint's model was trained on audio, the shards hold features"):
         packed.same(None, parts.front.stored)
     with pytest.raises(ValueError, match=r"was trained on features .* the shards hold audio"):
         packed.same(saved, None)
+
+
+def assert_hears_both(run: Path, features: Path, audio: Path) -> None:
+    """A model of packed features embeds clips of a window's length alike, be they features or audio."""
+    found = {}
+    for folder in (features, audio):
+        view = choose([open_set(folder)])
+        network = saved_runs.load(run, [], WORLD, packed.of_view(view))
+        made = embed(network.model, view, network.config, network.front, lambda done, total: None)
+        found[folder] = dict(zip(made.keys.tolist(), made.vectors_NE, strict=True))
+    rows = view.rows(np.arange(len(view)))
+    whole = [view.key(number) for number in np.flatnonzero(rows["frames"] == rows["rate"])]
+    assert len(whole) == 4
+    for key in whole:
+        np.testing.assert_allclose(found[features][key], found[audio][key], rtol=1e-3, atol=1e-4)
 
 
 def check_name(name: str) -> str:

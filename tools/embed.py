@@ -44,16 +44,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def embed(options: argparse.Namespace) -> int:
     """Embed, write, score the trials."""
-    from dist_train import disk, embeddings, saved, world
+    from dist_train import disk, embeddings, packed, saved, world
     from dist_train.console import bar
 
     if options.dest.suffix != ".npz":
         raise ValueError(f"{options.dest}: embeddings are written as .npz; end the name so")
     if options.center and options.trials is None:
         raise ValueError("--center changes the scores of trials only; give --trials, or leave it out")
-    run = saved.read(options.run, options.overrides).run
-    network = saved.load(options.run, options.overrides, world.start(run.timeout, run.threads, run.deterministic))
-    clips = chosen(options.shards, network.config)
+    config = saved.read(options.run, options.overrides)
+    clips = chosen(options.shards, config)
+    place = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
+    network = saved.load(options.run, options.overrides, place, packed.of_view(clips))
     with bar("embedding") as progress:
         found = embeddings.embed(network.model, clips, network.config, network.front, progress)
     for number, reason in found.bad:
