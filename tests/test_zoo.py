@@ -23,7 +23,7 @@ def test_every_architecture_has_a_tiny_form() -> None:
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @torch.no_grad()
 def test_a_padded_clip_scores_what_it_scores_alone(name: str, data: st.DataObject) -> None:
     """Whatever the lengths, the batch mates and what lies in the padding; float32."""
