@@ -167,7 +167,7 @@ def _narrow(key: str, bins: int = 40) -> tuple[Any, int]:
 
 @pytest.mark.parametrize("key", NARROW)
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @torch.no_grad()
 def test_clip_padded_in_a_batch_scores_what_it_scores_alone(key: str, data: st.DataObject) -> None:
     (model, usual), least = _narrow(key), NARROW[key][0]

@@ -23,7 +23,7 @@ def test_every_architecture_has_a_tiny_form() -> None:
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @torch.no_grad()
 def test_a_padded_clip_scores_what_it_scores_alone(name: str, data: st.DataObject) -> None:
     """Whatever the lengths, the batch mates and what lies in the padding; float32."""
@@ -127,24 +127,24 @@ def test_every_setting_of_a_configuration_does_something(name: str, key: str) ->
 @pytest.mark.timeout(1800)  # one core compiles for minutes
 @pytest.mark.parametrize("name", ["ecapa", "campplus", "cnn6"])
 def test_a_compiled_network_trains_as_the_eager_one(name: str) -> None:
-    """Three steps: the same logits."""
+    """Three steps: the same logits. In float64: campplus is so steep that float32 is far off after one step."""
     found: list[list[Tensor]] = []
     for compile in (False, True):
-        model = tiny(name)
+        model = tiny(name).double()
         silence_dropout(model)
         if compile:
             compiled.compile_blocks(model)
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
         feat_BTF, label_B = _clips(model, 40, 1.0)
         logits: list[Tensor] = []
         for _ in range(3):
-            logits.append(model.train()(feat_BTF))
+            logits.append(model.train()(feat_BTF.double()))
             functional.cross_entropy(logits[-1], label_B).backward()
             optimizer.step()
             optimizer.zero_grad()
         found.append(logits)
     for eager, fast in zip(*found, strict=True):
-        torch.testing.assert_close(fast, eager, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(fast, eager, rtol=1e-6, atol=1e-6)
 
 
 def _clips(model: models.Model, frames: int, loud: float) -> tuple[Tensor, Tensor]:
