@@ -271,7 +271,7 @@ def test_every_parameter_has_one_rate_and_one_decay(name: str) -> None:
         assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
     staged = [key for names in stages(model) for key in names]
     order = [key for key, p in model.named_parameters() if p.requires_grad and not key.startswith("head.")]
-    assert staged == order and len(stages(model)) >= 2
+    assert staged == order and (len(stages(model)) >= 2 or len(order) <= 4)
     alike = groups(model, _tuned())
     assert len(alike) == 2 and [group["scale"] for group in alike] == [1.0, 1.0]
 
