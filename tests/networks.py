@@ -172,6 +172,7 @@ TINY: dict[str, tuple[int, dict[str, Any]]] = {
     "crnn": (20, {"layers": [{"conv": 8}, "norm", "elu", {"maxpool": 3}, {"lstm": 16}, "last", {"dropout": 0.1}]}),
     "cnn4": (20, {}),
     "m5": (1, {"channels": 8}),
+    "linear": (20, {"embedding": 32}),
 }
 """Bins and sizes of every architecture as small as it still learns."""
 

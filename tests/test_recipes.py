@@ -42,7 +42,7 @@ def test_a_recipe_says_how_it_is_packed_and_trained(name: str, root: Path) -> No
     text = (root / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
     folder = re.search(r"shards: \[(\S+)\]", text)
     assert folder is not None and f"configs/{name}.yaml" in text
-    if folder[1] != "shards/demo":
+    if not folder[1].startswith("shards/demo"):
         assert re.search(rf"# +python tools/make_shards\.py pack \S+ {folder[1]}\b", text)
         assert re.search(rf"# +python tools/make_shards\.py check {folder[1]}\b", text)
 

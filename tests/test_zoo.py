@@ -185,7 +185,7 @@ def test_32_clips_are_learnt(name: str) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in models.ARCHITECTURES if name != "linear"])  # it hears means only
 def test_32_clips_of_nothing_but_noise_are_learnt_by_heart(name: str) -> None:
     wide = {} if name == "crnn" else {"channels": 24 if name == "ecapa" else 2 * TINY[name][1].get("channels", 8)}
     model = tiny(name, 4, **wide)

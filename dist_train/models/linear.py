@@ -17,13 +17,13 @@ class Linear(nn.Module):
 
     def __init__(self, bins: int, classes: int, *, embedding: int | None = None) -> None:
         super().__init__()
-        self.bins = bins
+        self.bins, self.least = bins, 1
         self.projection = nn.Linear(bins, embedding) if embedding is not None else nn.Identity()
         self.head = nn.Linear(embedding or bins, classes)
 
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
         """Embedding (B, E); `frames_B` (int64): valid frames of each row."""
-        check_input("linear", feat_BTF, self.bins, 1)
+        check_input("linear", feat_BTF, self.bins, self.least)
         x_BCT = feat_BTF.transpose(1, 2)
         vector_BE: Tensor = self.projection(time_mean(x_BCT, padding(frames_B, x_BCT)).squeeze(-1))
         return vector_BE
