@@ -46,6 +46,10 @@ def _words(command: str) -> list[str]:
     return words
 
 
+def _fields(section: object) -> list[str]:
+    return list(section) if isinstance(section, dict) else []
+
+
 @cache
 def _help(tool: str, subcommand: str) -> str:
     run = subprocess.run([sys.executable, ROOT / tool, subcommand, "--help"], capture_output=True, text=True, cwd=ROOT)
@@ -89,7 +93,11 @@ def test_settings_table_tells_the_defaults() -> None:
 
 
 def test_mentioned_settings_exist() -> None:
-    known = dict(config.flat(config.plain(config.load())))
+    values = config.plain(config.load())
+    known = {
+        *dict(config.flat(values)),
+        *(f"{section}.{key}" for section in values for key in _fields(values[section])),
+    }
     sections = {key.split(".")[0] for key in known if "." in key}
     said = {key for page in PAGES for key in re.findall(r"`([a-z]+\.[a-z_]+)(?:=[^`]*)?`", _text(page))}
     keys = {key for key in said if key.split(".")[0] in sections and not key.endswith((".py", ".md", ".yaml", ".json"))}
