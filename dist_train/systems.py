@@ -14,18 +14,6 @@ TITLES = {
     **{"3dspeaker": "3D-Speaker", "speechbrain": "SpeechBrain", "wespeaker": "WeSpeaker", "macls": "macls"},
     **{"panns": "PANNs", "dist_train": "dist_train"},
 }
-_NEEDS: dict[str, dict[str, Any]] = {  # where no preset says it
-    "speechbrain": {
-        **{"audio.sample_rate": 16000, "features.name": "mel", "features.bins": 80, "features.window": "hamming"},
-        **{"features.frame_length": 25.0, "features.frame_shift": 10.0, "features.scale": "db"},
-        **{"features.top_db": 80.0, "features.norm": "cmn"},
-    },
-    "panns": {
-        **{"audio.sample_rate": 32000, "features.name": "mel", "features.bins": 64, "features.window": "hanning"},
-        **{"features.frame_length": 32.0, "features.frame_shift": 10.0, "features.scale": "db"},
-        **{"features.low_freq": 50.0, "features.high_freq": 14000.0, "features.norm": "none"},
-    },
-}
 _OURS = ("audio.sample_rate", "audio.channels", "audio.target_db")
 _FREE = ("features.dither", "features.preset")  # noise in training; a name for the others
 
@@ -57,7 +45,7 @@ def systems(architecture: str, names: Collection[str], file: str) -> tuple[str, 
 
 def needs(system: str) -> dict[str, Any]:
     """The settings of a system's front end, by their keys."""
-    return dict(configuration.flat(presets.preset(system))) if system in presets.PRESETS else _NEEDS[system]
+    return dict(configuration.flat(presets.preset(system)))
 
 
 def trained_with(values: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +74,7 @@ def warning(found: tuple[str, ...], config: Config, needed: dict[str, Any] | Non
         return None
     nearest = min(apart, key=lambda system: len(apart[system]))
     whose = " or ".join(TITLES[system] for system in found)
-    preset = f" (features.preset={nearest})" if nearest in presets.PRESETS else ""
+    preset = f" (features.preset={nearest})" if needed is None else ""
     return (
         f"the front end is not the one of these weights ({whose}); {TITLES[nearest]}'s has "
         f"{'; '.join(apart[nearest])}{preset}"
