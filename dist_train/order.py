@@ -236,6 +236,13 @@ def group_bounds(size: int, micro_batch: int) -> NDArray[np.int64]:
     return np.arange(groups + 1, dtype=np.int64) * size // max(groups, 1)
 
 
+def least_group(total: int, batch_size: int, micro_batch: int) -> int:
+    """Clips of the smallest group of a run of `total` positions."""
+    steps = max(0, (total - micro_batch) // batch_size)  # whole ones before the last
+    sizes = ([batch_size] if steps else []) + [total - steps * batch_size]
+    return min(int(np.diff(group_bounds(size, micro_batch)).min()) for size in sizes)
+
+
 def rank_groups(groups: int, rank: int, world: int) -> range:
     """The groups of a step that go to `rank` of `world`: contiguous, at most one more than another rank's."""
     return range(groups * rank // world, groups * (rank + 1) // world)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.func import functional_call
 
 from dist_train import checkpoint, models, objective, order, packed, scores
 from dist_train import config as configuration
@@ -69,6 +70,8 @@ class Parts:
         self.total = len(train) * config.run.epochs
         if config.run.max_steps is not None:
             self.total = min(self.total, config.run.max_steps * data.batch_size)
+        if order.least_group(self.total, data.batch_size, data.micro_batch) == 1:
+            learn_from_one(self.model, shape)
 
     def score(self, view: View, stop: Callable[[], bool]) -> Scores | None:
         """Scores of a view by the averaged weights where there are any, on rank 0; None where `stop` said so."""
@@ -177,6 +180,23 @@ def class_weights(config: Config, view: View) -> NDArray[np.float64] | None:
     weight_C = objective.class_weights(counts_C, len(view), view.classes, config.objective)
     repeats = len(objective.variants(config.augment, config.objective))
     return np.tile(weight_C, repeats) if weight_C is not None else None
+
+
+def learn_from_one(model: nn.Module, shape: tuple[int, int]) -> None:
+    """Errors: `ValueError` where a BatchNorm would see one value a channel in a group of one clip."""
+    first = next(model.parameters())
+    feat_BTF = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # the statistics stay as they are
+    try:
+        with torch.no_grad(), compiled.eager(model):
+            functional_call(model, buffers, (feat_BTF,))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "data.micro_batch and data.batch_size leave a group of one clip, which the network's BatchNorm cannot learn "
+            "from: set both to 3 or more"
+        ) from None
 
 
 def compile_blocks(model: nn.Module, graphs: bool, device: torch.device) -> None:

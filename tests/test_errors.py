@@ -83,6 +83,13 @@ def test_settings_that_cannot_be(refusal: Refusal, override: str, told: str) -> 
     assert told in refusal(override)
 
 
+@pytest.mark.parametrize("override", ["data.micro_batch=1", "data.batch_size=7"])
+def test_a_group_of_one_clip(refusal: Refusal, override: str) -> None:
+    """Before the first step, though a run of many would come to such a group at its very end only."""
+    line = refusal("data.micro_batch=2", override)
+    assert "data.micro_batch and data.batch_size leave a group of one clip" in line
+
+
 def test_a_configuration_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.yaml"]) == 2
     assert capsys.readouterr().err == "error: nowhere.yaml: no such configuration; see configs/ for the recipes\n"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dist_train.order import (
     Order,
     group_bounds,
+    least_group,
     key,
     mix64,
     rank_groups,
@@ -146,6 +147,16 @@ def test_steps_cover_the_run_without_small_ones(total, batch, micro_batch):
         consumed += size
     assert consumed == total and all(size == batch for size in sizes[:-1])
     assert all(micro_batch <= size < batch + micro_batch for size in sizes[1:])
+
+
+@FAST
+@given(st.integers(1, 500), st.integers(1, 80), st.integers(1, 40))
+def test_smallest_group_of_a_run(total, batch, micro_batch):
+    consumed, least = 0, total
+    while size := step_size(consumed, total, batch, micro_batch):
+        least = min(least, np.diff(group_bounds(size, micro_batch)).min())
+        consumed += size
+    assert least_group(total, batch, micro_batch) == least
 
 
 @FAST
