@@ -194,8 +194,8 @@ def learn_from_one(model: nn.Module, shape: tuple[int, int]) -> None:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ValueError(
-            "data.micro_batch and data.batch_size leave a group of one clip, which the network's BatchNorm cannot learn "
-            "from: set both to 3 or more"
+            "data.micro_batch and data.batch_size leave a group of one clip, which the network's BatchNorm cannot learn"
+            " from: set both to 3 or more"
         ) from None
 
 

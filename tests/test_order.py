@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dist_train.order import (
     Order,
     group_bounds,
-    least_group,
     key,
+    least_group,
     mix64,
     rank_groups,
     shuffle,
