@@ -84,6 +84,8 @@ def check(values: dict[str, Any], where: str) -> Config:
         key = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
+        if first["type"] == "model_type":
+            message = "wants keys of its own, {key: value, ...}"
         given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
         raise ValueError(f"{where}: {key}: {message}{given}") from None
     _agree(config, where)

@@ -64,9 +64,7 @@ def needs(table: Path, names: tuple[str, ...]) -> None:
 def filtered(path: Path, pick: Pick) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows that meet all conditions; ValueError where a column is not there, or no row meets them."""
     conditions = pick.conditions()
-    for name, _ in conditions:
-        if name not in (there := columns(path)):
-            raise ValueError(f"{path} line 1: no column {name} (--where); there are {', '.join(there)}")
+    _check_conditions(path, pick)
     left = 0
     for where, row in rows(path):
         if all(row[name].strip() == value for name, value in conditions):
@@ -74,6 +72,12 @@ def filtered(path: Path, pick: Pick) -> Iterator[tuple[str, dict[str, str]]]:
             yield where, row
     if conditions and not left:
         raise ValueError(f"{path}: no row has {' and '.join(f'{name}={value}' for name, value in conditions)}")
+
+
+def _check_conditions(path: Path, pick: Pick) -> None:
+    for name in pick.columns():
+        if name not in (there := columns(path)):
+            raise ValueError(f"{path} line 1: no column {name} (--where); there are {', '.join(there)}")
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -140,9 +144,11 @@ def _check_header(path: Path, pick: Pick) -> None:
         )
     if group and group not in names:
         raise ValueError(f"{path} line 1: no column {group} (--group); there are {', '.join(names)}")
+    _check_conditions(path, pick)
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
-            f"{path} line 1: unknown column {', '.join(unknown)}; known are {', '.join(known)} (or --group NAME)"
+            f"{path} line 1: unknown column {', '.join(unknown)}; known are {', '.join(known)}: drop it, or name it in "
+            "--group or --where"
         )
 
 

@@ -114,6 +114,7 @@ def test_overrides_lie_over_the_file(tmp_path: Path) -> None:
         ("batch_size: 3", "did you mean `data.batch_size`?"),
         ("augment: {spec: {freq_mask: 1}}", "did you mean `augment.spec.freq_masks`?"),
         ("xyzzy: 1", "--print-config shows all keys"),
+        ("augment: {stretch: true}", "augment.stretch: wants keys of its own, {key: value, ...}, not True"),
         ("run: {epochs: '3'}", "run.epochs: input should be a valid integer, not '3'"),
         ("run: {deterministic: yes}", "run.deterministic: input should be a valid boolean, not 'yes'"),
         ("run: {name: 007}\ndata: {shards: 3}", "data.shards: input should be a valid list, not 3"),

@@ -69,6 +69,8 @@ def test_conditions_on_a_csv_and_on_urbansound8k(tmp_path: Path) -> None:
     assert found(table, "source", "group", where=("quality=good",), group="room") == [("1.wav", "a")]
     with pytest.raises(ValueError, match="unknown column quality"):
         layouts.read(table, where=("room=a",))
+    with pytest.raises(ValueError, match=r"no column rom \(--where\); there are path, label, quality, room"):
+        layouts.read(table, where=("rom=a",))
     rows = "1-0-0-0.wav,1,0,4,1,1,2,siren\n2-0-0-0.wav,2,0,4,2,1,2,siren\n"
     header = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
     write(tmp_path / "us/metadata/UrbanSound8K.csv", header + rows)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dist_train.settings import Config
+    from dist_train.trials import Trials
     from dist_train.view import View
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def embed(options: argparse.Namespace) -> int:
     """Embed, write, score the trials."""
-    from dist_train import disk, embeddings, packed, saved, world
+    from dist_train import disk, embeddings, packed, saved, trials, world
     from dist_train.console import bar
 
     if options.dest.suffix != ".npz":
@@ -53,6 +54,9 @@ def embed(options: argparse.Namespace) -> int:
         raise ValueError("--center changes the scores of trials only; give --trials, or leave it out")
     config = saved.read(options.run, options.overrides)
     clips = chosen(options.shards, config)
+    listed = None  # read first: a mistake in the list shows before the work
+    if options.trials is not None:
+        listed = trials.read(options.trials, [clips.key(number) for number in range(len(clips))])
     place = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
     network = saved.load(options.run, options.overrides, place, packed.of_view(clips))
     with bar("embedding") as progress:
@@ -64,8 +68,8 @@ def embed(options: argparse.Namespace) -> int:
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     disk.replace(options.dest, lambda file: np.savez(file, allow_pickle=False, keys=found.keys, embeddings=vectors))
     print(f"{len(vectors)} embeddings of {vectors.shape[1]} numbers by {network.path} in {options.dest}")
-    if options.trials is not None:
-        verify(options.trials, found.keys.tolist(), vectors.astype(np.float64), options.center)
+    if listed is not None:
+        verify(options.trials, listed, vectors.astype(np.float64), options.center)
     return 0
 
 
@@ -81,11 +85,10 @@ def chosen(folders: list[str] | None, config: "Config") -> "View":
     return found
 
 
-def verify(path: Path, keys: list[str], vectors: "NDArray[np.float64]", center: bool) -> None:
+def verify(path: Path, listed: "Trials", vectors: "NDArray[np.float64]", center: bool) -> None:
     """Print the error rates of a list of trials."""
     from dist_train import trials
 
-    listed = trials.read(path, keys)
     good = np.isfinite(vectors).all(1)
     if not good[[*listed.first_T, *listed.second_T]].all():
         raise ValueError(f"{path}: names a clip that cannot be read; take it out, or mend the shards")

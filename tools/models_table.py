@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=ABOUT, formatter_class=form)
-    parser.add_argument("--measure", action="store_true", help="fill the column of clips a second, on one core of this")
+    parser.add_argument("--measure", action="store_true", help="fill the column of clips a second, on one core")
     options = parser.parse_args(arguments)
     from dist_train import models
 
