@@ -44,7 +44,7 @@ class Scores:
 def metric(config: Config) -> str:
     """The name of the run's score. Errors: `ValueError` for one of the other task's."""
     name, several = config.evaluation.metric, config.objective.name == "bce"
-    if several and config.evaluation.k != type(config.evaluation).model_fields["k"].default:
+    if several and config.evaluation.given("k"):
         raise ValueError("evaluation.k is for map_at_k, which clips of several labels (objective.name=bce) have not")
     if name is None:
         return "map" if several else "accuracy"
@@ -85,7 +85,9 @@ def single(logits_NC: Tensor, label_N: Tensor, bad: list[tuple[int, str]], k: in
     rank_N, right_N = _rank(logits_NC, label_N), (guess_N == label_N).double()
     values = {
         "accuracy": float(right_N.mean()),
-        "balanced_accuracy": float(np.mean([right_N[label_N == label].mean() for label in label_N.unique()])),
+        "balanced_accuracy": float(
+            np.mean([right_N[label_N == label].mean() for label in np.unique(label_N).tolist()])
+        ),
         "macro_f1": float(metrics.multiclass_f1_score(guess_N, label_N, classes, average="macro")),
         f"map_at_{k}": float(torch.where(good & (rank_N <= k), 1 / rank_N.double(), 0.0).mean()),
         "ece": float(metrics.multiclass_calibration_error(probability_NC, label_N, classes, n_bins=_BINS)),
