@@ -12,7 +12,7 @@ chosen rows at once. Nothing is read back: the host knows all lengths.
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train.bank import Bank, Rooms
+from dist_train.chosen import ALIKE, Floats, Ints, inside
 from dist_train.decode import Rows, to_device
 from dist_train.order import uniform
 from dist_train.settings import Noise, Reverb
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.floating[Any]]
-
 SILENCE = 1e-30  # a sum of squares that counts as none; what is divided by more stays finite in float32
-ALIKE = 8  # rows of a batched transform are a multiple of it: a GPU plans each new shape anew
 
 
 class ReverbDraws(NamedTuple):
@@ -143,15 +140,15 @@ def _reverberate_batched(wave_BCT: Tensor, filled: Ints, rooms: Rooms, draws: Re
     taps = min(rooms.impulses_RL.shape[1], samples)
     size = smooth(samples + taps - 1)
     before_RCT = wave_BCT[where]
-    inside = _inside(filled[padded], samples, device)
-    sound_RCT = before_RCT.masked_fill(~inside, 0)
+    within = inside(filled[padded], samples, wave_BCT)
+    sound_RCT = before_RCT.masked_fill(~within, 0)
     spectrum_RCF = torch.fft.rfft(sound_RCT, size).mul_(rooms.spectra(draws.room[padded], taps, size)[:, None])
-    wet_RCT = torch.fft.irfft(spectrum_RCF, size)[..., :samples].masked_fill(~inside, 0)
+    wet_RCT = torch.fft.irfft(spectrum_RCF, size)[..., :samples].masked_fill(~within, 0)
     share = _column(draws.wet[padded], wave_BCT)
     mixed_RCT = torch.lerp(sound_RCT, wet_RCT, share)
     mixed_RCT *= _ratios(_energies(sound_RCT), _energies(mixed_RCT))
     kept = slice(len(rows))
-    return wave_BCT.index_copy_(0, where[kept], torch.where(inside, mixed_RCT, before_RCT)[kept])
+    return wave_BCT.index_copy_(0, where[kept], torch.where(within, mixed_RCT, before_RCT)[kept])
 
 
 @lru_cache(maxsize=256)
@@ -204,11 +201,11 @@ def _add_noise_batched(wave_BCT: Tensor, filled: Ints, bank: Bank, draws: NoiseD
     device, samples = wave_BCT.device, wave_BCT.shape[2]
     spans = np.stack([rows, draws.first[rows], draws.length[rows], draws.start[rows]])
     where, first, length, start = to_device(spans[:, :, None], device)
-    inside = _inside(filled[rows], samples, device)
+    within = inside(filled[rows], samples, wave_BCT)
     index = (start + torch.arange(samples, device=device)) % length + first
-    noise_RCT = bank.samples[index].to(wave_BCT.dtype)[:, None].masked_fill_(~inside, 0)
+    noise_RCT = bank.samples[index].to(wave_BCT.dtype)[:, None].masked_fill_(~within, 0)
     before_RCT = wave_BCT[where[:, 0]]
-    sound_RCT = before_RCT.masked_fill(~inside, 0)
+    sound_RCT = before_RCT.masked_fill(~within, 0)
     factor = _ratios(_energies(sound_RCT) / sound_RCT.shape[1], _energies(noise_RCT))
     level = _column(10 ** (-draws.snr_db[rows] / 20), wave_BCT)
     return wave_BCT.index_copy_(0, where[:, 0], before_RCT.add_(noise_RCT * (factor * level)))
@@ -226,7 +223,7 @@ def level(wave_BCT: Tensor, filled: Ints, target_db: float) -> Tensor:
 
 
 def _level_batched(wave_BCT: Tensor, filled: Ints, target: Floats) -> Tensor:
-    sound_BCT = wave_BCT.masked_fill(~_inside(filled, wave_BCT.shape[2], wave_BCT.device), 0)
+    sound_BCT = wave_BCT.masked_fill(~inside(filled, wave_BCT.shape[2], wave_BCT), 0)
     wanted = _column(target, wave_BCT)
     energy = _energies(sound_BCT)
     return wave_BCT.mul_(torch.where(energy > SILENCE, _ratios(wanted, energy), 1))
@@ -265,11 +262,6 @@ def a_weighting(size: int, rate: int) -> Floats:
 def _column(values: Floats, like: Tensor) -> Tensor:
     """(R, 1, 1) of `like`'s type. By way of float32: not every accelerator holds float64."""
     return to_device(values.astype(np.float32), like.device).to(like.dtype)[:, None, None]
-
-
-def _inside(filled: Ints, samples: int, device: torch.device) -> Tensor:
-    """(R, 1, samples) bool: which samples of each row count."""
-    return torch.arange(samples, device=device) < to_device(filled[:, None, None], device)
 
 
 def _energy(sound: Tensor) -> float:

@@ -138,7 +138,7 @@ def each(
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Cores that this process may use; macOS and Windows tell only how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -87,15 +87,18 @@ def _span(part: Floats, room: Ints, draw: Floats) -> Ints:
 def _beta(draw: Floats, alpha: float) -> Floats:
     """Beta(alpha, alpha) by its inverse distribution function, a table of the lower half, mirrored."""
     chance, value = _beta_table(alpha)
-    lower = np.interp(np.minimum(draw, 1 - draw), chance, value) ** (1 / alpha)
+    lower = np.interp(np.minimum(draw, 1 - draw), chance, value) ** (1 / min(alpha, 1))
     return np.asarray(np.where(draw < 0.5, lower, 1 - lower))
 
 
 @lru_cache(maxsize=8)
 def _beta_table(alpha: float) -> tuple[Floats, Floats]:
-    """P(X < v ** (1 / alpha)) on a grid of v up to the median. With v = x ** alpha the density at 0 is finite."""
-    value = np.linspace(0, 0.5**alpha, 4097)
-    density = (1 - value ** (1 / alpha)) ** (alpha - 1)
+    """P(X < v ** (1 / power)) on a grid of v up to the median: with power = alpha under 1 the density of v is finite at
+    0, and with 1 above that it is X's own, smooth all over. Its largest value is about 1: no power of it overflows."""
+    power = min(alpha, 1)
+    value = np.linspace(0, 0.5**power, 4097)
+    place = value ** (1 / power)
+    density = (4 * place * (1 - place)) ** (alpha - power) * (1 - place) ** (power - 1)
     chance = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     return 0.5 * chance / chance[-1], value
 

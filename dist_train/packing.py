@@ -7,7 +7,6 @@ was stopped goes on when it is started again. What is left out is counted and li
 """
 
 import dataclasses
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dist_train import classes, folds, jobs, layouts, loading, packlist, shards
+from dist_train import classes, folds, index, jobs, layouts, loading, packlist, shards
 from dist_train.jobs import Coding
 from dist_train.loading import Loaded
 from dist_train.options import Options
@@ -80,7 +79,7 @@ def pack(
     begun = time.monotonic()
     source, dest = Path(source), Path(dest)
     options.check(source, dest)
-    workers, recipe = options.workers or _cores(), None
+    workers, recipe = options.workers or index.cores(), None
     if options.features is not None:
         recipe, options = _recipe(options)
     found = layouts.read(source, options.layout, options.group, options.group_regex, tuple(options.where))
@@ -119,11 +118,6 @@ def _recipe(options: Options) -> tuple["Recipe", Options]:
     recipe = extraction.recipe(options.features, options.feature_type)
     given = {name: value for name, value in options.coding().items() if value != getattr(Options, name)}
     return recipe, dataclasses.replace(options, **recipe.settles(given))
-
-
-def _cores() -> int:
-    """Cores that this process may use; macOS and Windows tell only how many there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _usable(

@@ -44,7 +44,7 @@ class Scores:
 def metric(config: Config) -> str:
     """The name of the run's score. Errors: `ValueError` for one of the other task's."""
     name, several = config.evaluation.metric, config.objective.name == "bce"
-    if several and config.evaluation.k != type(config.evaluation).model_fields["k"].default:
+    if several and config.evaluation.given("k"):
         raise ValueError("evaluation.k is for map_at_k, which clips of several labels (objective.name=bce) have not")
     if name is None:
         return "map" if several else "accuracy"
@@ -68,8 +68,8 @@ def better(name: str, value: float, best: float | None) -> bool:
 def single(logits_NC: Tensor, label_N: Tensor, bad: list[tuple[int, str]], k: int = 3) -> Scores:
     """Scores of float64 log-probabilities or logits `(N, C)` of one true class a clip; `bad`: (id, reason).
 
-    map_at_k: mean of 1 / rank of the truth, 0 beyond rank k; ece: expected calibration error in 15 bins (Guo 2017,
-    arXiv 1706.04599); cavg: see `average_cost`.
+    balanced_accuracy: mean recall of the classes that have clips; map_at_k: mean of 1 / rank of the truth, 0 beyond
+    rank k; ece: expected calibration error in 15 bins (Guo 2017, arXiv 1706.04599); cavg: see `average_cost`.
     """
     from torchmetrics.functional import classification as metrics  # a second of imports that only rank 0 needs
 
@@ -82,10 +82,12 @@ def single(logits_NC: Tensor, label_N: Tensor, bad: list[tuple[int, str]], k: in
     probability_NC[~good] = nn.functional.one_hot(wrong_N[~good], classes).double()
     loss_N = nn.functional.cross_entropy(logits_NC, label_N, reduction="none")
     loss_N = torch.where(good, loss_N, torch.tensor(math.log(classes), dtype=loss_N.dtype))
-    rank_N = _rank(logits_NC, label_N)
+    rank_N, right_N = _rank(logits_NC, label_N), (guess_N == label_N).double()
     values = {
-        "accuracy": float((guess_N == label_N).double().mean()),
-        "balanced_accuracy": float(metrics.multiclass_accuracy(guess_N, label_N, classes, average="macro")),
+        "accuracy": float(right_N.mean()),
+        "balanced_accuracy": float(
+            np.mean([right_N[label_N == label].mean() for label in np.unique(label_N).tolist()])
+        ),
         "macro_f1": float(metrics.multiclass_f1_score(guess_N, label_N, classes, average="macro")),
         f"map_at_{k}": float(torch.where(good & (rank_N <= k), 1 / rank_N.double(), 0.0).mean()),
         "ece": float(metrics.multiclass_calibration_error(probability_NC, label_N, classes, n_bins=_BINS)),

@@ -41,7 +41,14 @@ def read(path: Path, keys: Sequence[str]) -> Trials:
         raise ValueError(f"{path}: holds no trial; write a line `1 CLIP CLIP` for each")
     place = {key: number for number, key in enumerate(keys)}
     kaldi = len(rows[0][1]) == 3 and rows[0][1][2] in ("target", "nontarget")
-    found = [_trial(line, kaldi, place, f"{path} line {number}") for number, line in rows]
+    known: dict[str, int] = {}  # by name: a list of a million trials names few thousand clips
+    found = []
+    for number, line in rows:
+        one, two, same_one = _trial(line, kaldi, f"{path} line {number}")
+        for name in (one, two):
+            if name not in known:
+                known[name] = _find(name, place, f"{path} line {number}")
+        found.append((known[one], known[two], same_one))
     first, second, same = zip(*found, strict=True)
     if len(set(same)) < 2:
         raise ValueError(f"{path}: all trials have the same answer; error rates need both kinds")
@@ -81,11 +88,12 @@ def _rates(score_T: Floats, same_T: Marks) -> tuple[Floats, Floats]:
     return 1 - np.append(0, hits) / hits[-1], np.append(0, alarms) / alarms[-1]
 
 
-def _trial(line: list[str], kaldi: bool, place: dict[str, int], where: str) -> tuple[int, int, bool]:
+def _trial(line: list[str], kaldi: bool, where: str) -> tuple[str, str, bool]:
+    """Two names, and whether they are the same speaker's."""
     one, two, answer = (*line[:2], line[-1]) if kaldi else (*line[1:], line[0]) if len(line) == 3 else ("", "", "")
     if len(line) != 3 or answer not in _ANSWERS:
         raise ValueError(f"{where}: is no trial; write `1 CLIP CLIP`, or `CLIP CLIP target`, alike in all lines")
-    return _find(one, place, where), _find(two, place, where), _ANSWERS[answer]
+    return one, two, _ANSWERS[answer]
 
 
 def _find(name: str, place: dict[str, int], where: str) -> int:

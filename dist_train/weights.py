@@ -121,7 +121,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
             if last > first:
                 flat = torch.frombuffer(bytearray(data[first:last]), dtype=_TYPES[entry["dtype"]])
             state[name] = flat.reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         told = str(error).splitlines()[0][:120]
         raise ValueError(f"{file}: not a whole safetensors file ({told})") from None
     return state

@@ -35,7 +35,7 @@ def test_mixup_pairs() -> None:
     assert (alone[0].tolist(), alone[1].tolist()) == ([0], [1.0])
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 5.0])
+@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 5.0, 16.0])
 def test_mixup_weights_follow_the_beta_distribution(alpha: float) -> None:
     partner, weight = drawn(plan_of(100000), Augment(mixup=Mixup(probability=1.0, alpha=alpha)), 1)[:2]
     expected = np.random.default_rng(0).beta(alpha, alpha, 400000)

@@ -231,6 +231,9 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     _save_safetensors(state, tmp_path / "cut.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-9])
     assert "cut.safetensors: not a whole safetensors file" in told("cut.safetensors")
+    endless = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, torch.inf]}}).encode()
+    (tmp_path / "endless.safetensors").write_bytes(struct.pack("<Q", len(endless)) + endless)
+    assert "endless.safetensors: not a whole safetensors file" in told("endless.safetensors")
     torch.save({"optimizer": [1, 2], "epoch": 3}, tmp_path / "empty.pt")
     assert "empty.pt: holds no named tensors" in told("empty.pt")
     key = "mfa.conv.conv.weight"

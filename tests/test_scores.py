@@ -83,6 +83,15 @@ def _single(seed: int, clips: int, classes: int = 5) -> tuple[np.ndarray, np.nda
     return random.normal(size=(clips, classes)) + 2 * np.eye(classes)[label_N], label_N
 
 
+def test_a_class_without_clips_has_no_recall_to_average() -> None:
+    logits_NC, label_N = _single(1, 60)
+    logits_NC[:10], label_N = np.eye(5)[4], label_N % 4
+    found = scores.single(torch.from_numpy(logits_NC), torch.from_numpy(label_N), [])
+    guess_N = logits_NC.argmax(1)
+    expected = np.mean([(guess_N == label_N)[label_N == label].mean() for label in range(4)])
+    assert (guess_N == 4).any() and found.values["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
+
+
 @limits(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.booleans())
 def test_one_label_as_scikit_learn_has_it(seed: int, k: int, torn: bool) -> None:

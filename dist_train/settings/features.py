@@ -122,7 +122,7 @@ class Features(Section):
             raise ValueError("name=hf and a section hf, which names an encoder, belong together: give both or neither")
         if self.name == "hf" and self.norm != "none":
             raise ValueError(f"norm={self.norm} changes what an encoder was trained on: leave it out with name=hf")
-        given = {key for key in READ_BY if getattr(self, key) != type(self).model_fields[key].default}
+        given = {key for key in READ_BY if self.given(key)}
         if self.top_db is not None and self.name in ("mel", "spectrogram") and self.scale != "db":
             raise ValueError(f"top_db is for scale=db, not scale={self.scale}; leave it out")
         for key, names in READ_BY.items():

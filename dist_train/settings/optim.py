@@ -95,7 +95,7 @@ class Optim(Section):
             ("patience", self.schedule == "plateau", f"schedule={self.schedule}"),
             ("start_lr", self.warmup_epochs > 0 or self.schedule == "onecycle", "warmup_epochs=0"),
         ):
-            if not used and getattr(self, key) != type(self).model_fields[key].default:
+            if not used and self.given(key):
                 raise ValueError(f"{key} has no effect with {where}; leave it out")
         if self.start_lr is not None and self.start_lr > self.lr:
             raise ValueError(f"start_lr ({self.start_lr}) is above lr ({self.lr})")

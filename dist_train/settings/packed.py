@@ -11,7 +11,7 @@ OF_WAVES = ("sample_rate", "channels", "target_db", "level")  # of audio; settle
 def refusal(audio: Audio, augment: Augment) -> str | None:
     """The first key that asks for what packed features cannot give, and how to mend it; None: there is none."""
     for key in OF_WAVES:
-        if getattr(audio, key) != Audio.model_fields[key].default:
+        if audio.given(key):
             return f"audio.{key} was settled when the features were packed, features.name=packed cannot change it"
     if audio.crop == "active":
         return "audio.crop=active needs waveforms and features.name=packed has none: set audio.crop=random"
@@ -19,8 +19,8 @@ def refusal(audio: Audio, augment: Augment) -> str | None:
         return "audio.short=random_pad needs waveforms and features.name=packed has none: set audio.short=pad"
     if list(augment.speed) != [Fraction(1)]:
         return "augment.speed needs waveforms and features.name=packed has none: set augment.speed=[1]"
-    for key, field in Augment.model_fields.items():
-        if key not in ON_FEATURES | {"speed"} and getattr(augment, key) != field.get_default(call_default_factory=True):
+    for key in Augment.model_fields:
+        if key not in ON_FEATURES | {"speed"} and augment.given(key):
             return f"augment.{key} needs waveforms and features.name=packed has none: leave it out"
     if augment.mixup.kind != "linear":
         return f"augment.mixup.kind={augment.mixup.kind} needs waveforms and features.name=packed has none: set linear"

@@ -32,3 +32,8 @@ class Section(BaseModel):
     """One section of the configuration: unknown keys and silent conversions are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+    def given(self, key: str) -> bool:
+        """Whether a key has another value than its default: what would then do nothing is refused."""
+        default = type(self).model_fields[key].get_default(call_default_factory=True)
+        return bool(getattr(self, key) != default)

@@ -117,7 +117,7 @@ class Model(Section):
     @model_validator(mode="after")
     def _applies(self) -> "Model":
         for key in ("pretrained_head", "freeze_epochs"):
-            if self.pretrained is None and getattr(self, key) != type(self).model_fields[key].default:
+            if self.pretrained is None and self.given(key):
                 raise ValueError(f"{key} is for weights of model.pretrained, and there are none; leave it out")
         return self
 
@@ -156,7 +156,7 @@ class Objective(Section):
 
     @model_validator(mode="after")
     def _applies(self) -> "Objective":
-        idle = [key for key in _IDLE[self.name] if getattr(self, key) != type(self).model_fields[key].default]
+        idle = [key for key in _IDLE[self.name] if self.given(key)]
         if idle:
             raise ValueError(f"{idle[0]} has no effect with name={self.name}; leave it out")
         if self.margin_epochs is None and self.margin_rise != "exponential":
