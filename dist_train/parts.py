@@ -167,11 +167,20 @@ def network(config: Config, bins: int, classes: int, world: World, wide: torch.d
         model = models.build(config.model.name, bins, classes, sources=sources, **config.model.sizes())
     if loss.name in objective.MARGINS:
         model.head = Cosine(model.head.in_features, classes, centres=loss.subcenters, scale=loss.scale)  # type: ignore[arg-type, union-attr]
-    # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.
-    model.to(world.device, wide).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(world.device, wide)
+    if world.device.type != "cpu" or not _overruns(model):
+        # Channels-last kernels: a fifth off an ERes2Net step on the CPU, and what tensor cores want.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
         compile_blocks(model, config.graphs, world.device)
     return model
+
+
+def _overruns(model: nn.Module) -> bool:
+    """oneDNN's channels-last backward of a strided 1x1 convolution writes past its memory where a map has under 16
+    channels (torch 2.11, AVX-512: double free, or a segmentation fault)."""
+    kernels = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    return any(one.in_channels < 16 and max(one.kernel_size) == 1 and max(one.stride) > 1 for one in kernels)
 
 
 def class_weights(config: Config, view: View) -> NDArray[np.float64] | None:
