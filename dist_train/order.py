@@ -224,10 +224,11 @@ class Order:
 def step_size(consumed: int, total: int, batch_size: int, micro_batch: int) -> int:
     """Positions that the next step takes, 0 when all `total` are consumed.
 
-    The last step may be smaller, but what is left under `micro_batch` joins the step before it.
+    The last step may be smaller, but what is left under `micro_batch` joins the step before it; what is left of whole
+    steps never does, though they be smaller than that.
     """
     left = max(total - consumed, 0)
-    return left if left < batch_size + micro_batch else batch_size
+    return left if left < batch_size + min(micro_batch, batch_size) else batch_size
 
 
 def group_bounds(size: int, micro_batch: int) -> NDArray[np.int64]:
@@ -238,7 +239,7 @@ def group_bounds(size: int, micro_batch: int) -> NDArray[np.int64]:
 
 def least_group(total: int, batch_size: int, micro_batch: int) -> int:
     """Clips of the smallest group of a run of `total` positions."""
-    steps = max(0, (total - micro_batch) // batch_size)  # whole ones before the last
+    steps = max(0, (total - min(micro_batch, batch_size)) // batch_size)  # whole ones before the last
     sizes = ([batch_size] if steps else []) + [total - steps * batch_size]
     return min(int(np.diff(group_bounds(size, micro_batch)).min()) for size in sizes)
 

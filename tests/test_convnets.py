@@ -237,13 +237,13 @@ def test_traces_into_one_graph(key: str) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: cnn10(15, 5), "features.bins is 15, and cnn10 needs at least 16"),
-        (lambda: cnn14(31, 5), "features.bins is 31, and cnn14 needs at least 32"),
+        (lambda: cnn10(15, 5), "cnn10 needs at least 16 bins and got 15"),
+        (lambda: cnn14(31, 5), "cnn14 needs at least 32 bins and got 31"),
         (lambda: Panns(80, 5, shape="cnn9"), "take one of cnn6, cnn10, cnn14"),
         (lambda: Resnetish(80, 5, depth=19), "take one of 18, 34, 50"),
         (lambda: cnn6(80, 5, channels=0), "model.channels of cnn6"),
         (lambda: cnn6(80, 5, channels=(8, 8)), "or 4 of them"),
-        (lambda: Vggish(7, 5), "features.bins is 7, and vggish needs at least 8"),
+        (lambda: Vggish(7, 5), "vggish needs at least 8 bins and got 7"),
         (lambda: Vggish(64, 5, channels=0), "model.channels of vggish"),
         (lambda: resnetish18(64, 5, channels=(8, 8)), "four of them"),
     ],

@@ -301,7 +301,7 @@ def test_channels_of_the_audio_are_images_of_their_own() -> None:
         (["last", {"gru": 3}], "layer 2 of model.layers, gru, takes an image or a sequence and is given a vector"),
         ([{"lstm": 3}], "model.layers ends with a sequence: one of last, mean, max has to make a vector of it"),
         ([], "model.layers ends with an image"),
-        ([{"maxpool": 9}, {"maxpool": 9}], "layer 2 of model.layers, maxpool, spans 9 mel bins of 4: raise features"),
+        ([{"maxpool": 9}, {"maxpool": 9}], "layer 2 of model.layers, maxpool, spans 9 mel bins of 4: take features"),
     ],
 )
 def test_wrong_layers_are_refused_by_number(layers: list[Any], message: str) -> None:

@@ -90,6 +90,11 @@ def test_a_group_of_one_clip(refusal: Refusal, override: str) -> None:
     assert "data.micro_batch and data.batch_size leave a group of one clip" in line
 
 
+def test_a_network_of_pictures_on_a_waveform(refusal: Refusal) -> None:
+    line = refusal("features={name: waveform, norm: none}", "model={name: cnn6}")
+    assert "cnn6 needs at least 16 bins and got 1: raise features.bins, or take a features.name of more" in line
+
+
 def test_a_configuration_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.yaml"]) == 2
     assert capsys.readouterr().err == "error: nowhere.yaml: no such configuration; see configs/ for the recipes\n"

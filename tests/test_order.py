@@ -141,12 +141,13 @@ def test_every_history_is_the_same_run(order, data):
 @FAST
 @given(st.integers(0, 500), st.integers(1, 80), st.integers(1, 40))
 def test_steps_cover_the_run_without_small_ones(total, batch, micro_batch):
-    batch, consumed, sizes = max(batch, micro_batch), 0, []
+    consumed, sizes, least = 0, [], min(batch, micro_batch)
     while size := step_size(consumed, total, batch, micro_batch):
         sizes.append(size)
         consumed += size
     assert consumed == total and all(size == batch for size in sizes[:-1])
-    assert all(micro_batch <= size < batch + micro_batch for size in sizes[1:])
+    assert all(least <= size < batch + least for size in sizes[1:])
+    assert total % batch or len(sizes) == total // batch  # run.max_steps makes as many
 
 
 @FAST

@@ -94,6 +94,14 @@ def check_sizes(model: str, **lists: tuple[Sequence[int], int]) -> None:
             raise ValueError(f"model.{key} of {model} is {list(sizes)}: take {count} positive numbers")
 
 
+def check_bins(model: str, bins: int, least: int) -> None:
+    """ValueError for features of fewer bins than `least`: a waveform has one, an encoder its size."""
+    if bins < least:
+        raise ValueError(
+            f"{model} needs at least {least} bins and got {bins}: raise features.bins, or take a features.name of more"
+        )
+
+
 def check_input(model: str, feat_BTF: Tensor, bins: int, least: int) -> None:
     """ValueError unless the features are (B, T, bins) with at least `least` frames."""
     if feat_BTF.dim() != 3 or feat_BTF.shape[-1] != bins:

@@ -23,7 +23,7 @@ ACTIVATIONS = ("relu", "elu", "gelu", "silu", "tanh")
 PICKS = ("last", "mean", "max")
 RECURRENT = ("lstm", "gru")
 POOLS = ("maxpool", "avgpool")
-_MEND = "raise features.bins, or take smaller kernels, pools or strides"
+_MEND = "take features of more bins, or smaller kernels, pools or strides"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train.models.blocks import blank, check_input, padding
+from dist_train.models.blocks import blank, check_bins, check_input, padding
 from dist_train.models.pooling import time_mean
 
 
@@ -93,8 +93,7 @@ class Panns(nn.Module):
             raise ValueError(f"shape of panns is {shape!r}: take one of {', '.join(SHAPES)}")
         blocks, halvings, kernels, usual = SHAPES[shape]
         self.name, self.bins, self.least = shape, bins, 1 << halvings
-        if bins < self.least:
-            raise ValueError(f"features.bins is {bins}, and {shape} needs at least {self.least}: take more")
+        check_bins(shape, bins, self.least)
         widths = [channels << i for i in range(blocks)] if isinstance(channels, int) else list(channels)
         if len(widths) != blocks or min(widths) < 1:
             raise ValueError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding, through
+from dist_train.models.blocks import blank, check_bins, check_input, check_sizes, halve, padding, through
 from dist_train.models.segment import Segment
 
 EXPANSION = 4
@@ -83,8 +83,7 @@ class Res2Net(nn.Module):
         check_sizes("res2net", blocks=(blocks, 4), base_width=([base_width], 1), scale=([scale], 1))
         if channels * base_width < 64:
             raise ValueError(f"model.channels of res2net is {channels}: take {-(-64 // base_width)} or more (32)")
-        if bins < FRAMES:
-            raise ValueError(f"res2net needs at least {FRAMES} bins and got {bins}: let features.bins be more")
+        check_bins("res2net", bins, FRAMES)
         self.bins = bins
         self.conv1 = nn.Conv2d(1, channels, 7, 3, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)

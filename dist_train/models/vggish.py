@@ -10,7 +10,7 @@ scale with the clip, so a clip and the same clip twice do not score the same.
 import torch
 from torch import Tensor, nn
 
-from dist_train.models.blocks import blank, check_input, padding
+from dist_train.models.blocks import blank, check_bins, check_input, padding
 from dist_train.models.image import adaptive_max, max_2x2
 
 FRAMES = 8  # one is left after three halvings, of bins as of frames
@@ -40,8 +40,7 @@ class Vggish(nn.Module):
         self, bins: int, classes: int, *, channels: int = 64, embedding: int = 128, hidden: int = 4096
     ) -> None:
         super().__init__()
-        if bins < FRAMES:
-            raise ValueError(f"features.bins is {bins}, and vggish needs at least {FRAMES}: take more (64)")
+        check_bins("vggish", bins, FRAMES)
         if channels < 1:
             raise ValueError(f"model.channels of vggish is {channels}: take a positive number (64)")
         self.bins, self.least = bins, FRAMES
