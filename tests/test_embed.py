@@ -202,6 +202,7 @@ def test_what_is_refused(run: Run, tmp_path: Path, root: Path, capsys: pytest.Ca
         ([run.folder, tmp_path / "e.csv"], "written as .npz"),
         ([run.folder, tmp_path / "e.npz", "--center"], "--center changes the scores of trials only"),
         ([run.folder, tmp_path / "e.npz", "--trials", tmp_path / "none.txt"], "none.txt: cannot be read"),
+        ([run.folder, run.folder / "config.yaml/e.npz"], "config.yaml: cannot be written (File exists)"),
         ([run.folder, tmp_path / "e.npz", "model.chanels=8"], "unknown key `model.chanels`"),
     ):
         assert tool.main([str(argument) for argument in arguments]) == 2
