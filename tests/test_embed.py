@@ -208,6 +208,6 @@ def test_what_is_refused(run: Run, tmp_path: Path, root: Path, capsys: pytest.Ca
         assert tool.main([str(argument) for argument in arguments]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1, error
-    with pytest.raises(ValueError, match="another model .*; leave these settings as the run has them"):
+    with pytest.raises(ValueError, match=r"another model .*; leave these settings as the run has them"):
         saved.load(run.folder, ["model.channels=16"], WORLD)
     assert not list(tmp_path.iterdir())
