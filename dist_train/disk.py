@@ -6,6 +6,7 @@ fill .NAME.tmp -> flush -> fsync -> rename to NAME -> fsync of the folder
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,16 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             part.unlink()
         raise
     sync(path.parent)
+
+
+def writable(path: Path) -> None:
+    """Make a folder where there is none. ValueError where nothing can be written into it: told before the work."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); name another folder") from None
 
 
 def sync(folder: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import filelock
 
 from dist_train import jobs
+from dist_train.disk import writable
 from dist_train.jobs import Coding, Cut, Encoded
 from dist_train.packlist import Item, Packlist
 from dist_train.row import INDEX
@@ -61,7 +62,8 @@ def foreign(dest: Path) -> None:
 def claimed(dest: Path, packlist: Packlist, options: dict[str, Any]) -> Iterator[None]:
     """The folder with its plan, locked. ValueError where another process packs there, or another plan lies there."""
     foreign(dest)
-    (dest / WORK).mkdir(parents=True, exist_ok=True)
+    writable(dest)
+    (dest / WORK).mkdir(exist_ok=True)
     try:
         with filelock.FileLock(dest / WORK / LOCK, timeout=0):
             _agree(dest, packlist, options)

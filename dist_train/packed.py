@@ -140,6 +140,11 @@ def unpacked(config: Config, saved: dict[str, Any] | None) -> Config:
     return config.model_copy(update={"audio": audio, "features": features})
 
 
+def made_by(config: Config, stored: Stored | None) -> Config:
+    """The configuration with the front end by which the stored features were made, where somebody said it."""
+    return unpacked(config, stored.record()) if stored is not None and stored.settings else config
+
+
 def heard(audio: Audio, stored: Stored | None) -> Audio:
     """The settings of audio for windows of stored features: a sample is a frame, a channel a bin."""
     if stored is None:

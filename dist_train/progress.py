@@ -93,7 +93,7 @@ def refuse(before: dict[str, Any], now: Config, where: str) -> None:
         )
 
 
-def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
+def refuse_model(before: dict[str, Any], now: Config, where: str, remedy: str = "give another run.name") -> None:
     """Errors: `ValueError` where the checkpoint's weights are those of another network."""
     shape: tuple[str, ...] = ("model.", "features.bins", "features.ceps", "features.name", "features.hf")
     shape += ("audio.channels",)
@@ -104,4 +104,4 @@ def refuse_model(before: dict[str, Any], now: Config, where: str) -> None:
     shape += ("augment.speed:",) if old.get("speed_classes") and now.objective.speed_classes else ()
     differing = [text for text in changes(before, now) if text.startswith(shape)]
     if other := [text for text in differing if not text.startswith(begin)]:
-        raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); give another run.name")
+        raise ValueError(f"{where}: is a checkpoint of another model ({'; '.join(other)}); {remedy}")

@@ -36,7 +36,7 @@ def load(run: Path, overrides: Iterable[str], world: World, stored: Stored | Non
     """
     config = read(run, overrides)
     path, payload = _payload(run)
-    refuse_model(payload["config"], config, str(path))
+    refuse_model(payload["config"], config, str(path), "leave these settings as the run has them")
     if stored is None:
         config = packed.unpacked(config, payload["packed"])
     else:

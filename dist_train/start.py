@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dist_train import checkpoint, disk, pretrained
+from dist_train import checkpoint, disk, packed, pretrained
 from dist_train.checkpoint import Checkpoints
 from dist_train.log import Log
 from dist_train.parts import Parts
@@ -59,7 +59,8 @@ class Start:
 
     def _read(self, parts: Parts) -> None:
         if parts.config.model.pretrained is not None:
-            self._weights, self.report = pretrained.begin(parts.config, parts.model, parts.views.train.classes)
+            config = packed.made_by(parts.config, parts.front.stored)
+            self._weights, self.report = pretrained.begin(config, parts.model, parts.views.train.classes)
 
     def _shared(self, parts: Parts, payload: dict[str, Any] | None, where: str) -> dict[str, Any]:
         """Rank 0's payload on every rank."""

@@ -53,7 +53,7 @@ def read(path: str) -> Weights:
     payload = _load(file)
     if isinstance(payload, dict) and {"step", "classes", "config"} <= payload.keys():
         step = payload["step"]
-        return Weights(file, step["model"], step["ema"], tuple(payload["classes"]), payload["config"])
+        return Weights(file, step["model"], step["ema"], tuple(payload["classes"]), _heard(payload))
     while isinstance(payload, dict) and (inner := [w for w in _WRAPPERS if isinstance(payload.get(w), dict)]):
         payload = payload[inner[0]]
     found = payload if isinstance(payload, dict) else {}
@@ -61,6 +61,13 @@ def read(path: str) -> Weights:
     if not state:
         raise ValueError(f"{file}: holds no named tensors; give the file of a network's state_dict")
     return Weights(file, _stripped(state))
+
+
+def _heard(payload: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a checkpoint, with the front end by which its packed features were made."""
+    config: dict[str, Any] = payload["config"]
+    said = (payload.get("packed") or {}).get("settings")
+    return config if not said else config | {part: config[part] | said[part] for part in ("audio", "features")}
 
 
 def _of_run(folder: Path) -> Path:

@@ -202,11 +202,12 @@ def test_what_is_refused(run: Run, tmp_path: Path, root: Path, capsys: pytest.Ca
         ([run.folder, tmp_path / "e.csv"], "written as .npz"),
         ([run.folder, tmp_path / "e.npz", "--center"], "--center changes the scores of trials only"),
         ([run.folder, tmp_path / "e.npz", "--trials", tmp_path / "none.txt"], "none.txt: cannot be read"),
+        ([run.folder, run.folder / "config.yaml/e.npz"], "config.yaml: cannot be written (File exists)"),
         ([run.folder, tmp_path / "e.npz", "model.chanels=8"], "unknown key `model.chanels`"),
     ):
         assert tool.main([str(argument) for argument in arguments]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1, error
-    with pytest.raises(ValueError, match="is a checkpoint of another model"):
+    with pytest.raises(ValueError, match=r"another model .*; leave these settings as the run has them"):
         saved.load(run.folder, ["model.channels=16"], WORLD)
     assert not list(tmp_path.iterdir())

@@ -120,6 +120,7 @@ def test_index_takes_tars_of_others(run: Run, source: Path, tmp_path: Path) -> N
         (("pack", "in", "out", "--codec", "mp4"), "--codec mp4: is none of pcm16"),
         (("pack", "in", "in/no/1.wav"), "lies inside the source"),
         (("pack", "in", "out", "--classes", "none.txt"), "none.txt: cannot be read"),
+        (("pack", "in", "/dev/null/out"), "/dev/null/out: cannot be written (Not a directory); name another folder"),
         (("index", "nowhere"), "nowhere"),
         (("check", "nowhere"), "nowhere"),
     ],

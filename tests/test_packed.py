@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_train import check as checking
-from dist_train import index, npy, packed
+from dist_train import index, npy, packed, systems, weights
 from dist_train import saved as saved_runs
 from dist_train.batched import Batched
 from dist_train.config import check
@@ -200,12 +200,26 @@ def test_trains_and_scores(home: Path, name: str, tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "packed" / "environment.json").read_text())
     assert facts["packed"]["settings"]["features"]["name"] == check_name(name)
     assert_hears_both(tmp_path / "packed", home / f"{name}-features", home / f"{name}-audio")
+    assert_same_front_end_is_seen(config, tmp_path / "packed", parts)
     saved = parts.payload(torch.zeros(1))["packed"]
     packed.same(saved, parts.front.stored)
     with pytest.raises(ValueError, match="the checkpoint's model was trained on audio, the shards hold features"):
         packed.same(None, parts.front.stored)
     with pytest.raises(ValueError, match=r"was trained on features .* the shards hold audio"):
         packed.same(saved, None)
+
+
+def assert_same_front_end_is_seen(config: Config, run: Path, parts: Parts) -> None:
+    """Weights of packed features fit the same features, and audio by the front end that made them: no warning."""
+    model = config.model.model_copy(update={"pretrained": str(run)})
+    folder = config.run.model_copy(update={"name": "again", "max_steps": 1})
+    assert Engine(Parts(config.model_copy(update={"model": model, "run": folder}), WORLD)).run()
+    assert json.loads((run.parent / "again" / "pretrained.json").read_text())["warning"] is None
+    needed = systems.trained_with(weights.read(str(run)).config or {})
+    heard = packed.made_by(config, parts.front.stored)
+    assert heard.features.name != "packed" and systems.warning(("dist_train",), heard, needed) is None
+    other = heard.model_copy(update={"features": heard.features.model_copy(update={"low_freq": 50.0})})
+    assert "features.low_freq=" in str(systems.warning(("dist_train",), other, needed))
 
 
 def assert_hears_both(run: Path, features: Path, audio: Path) -> None:

@@ -130,6 +130,7 @@ def test_mistakes_are_one_line(
         ([config, wave, "augment.stretches=1"], "unknown key `augment.stretches`"),
         ([config, wave, "--variants", "0"], "--variants 0: give 1 to 20"),
         ([config, wave, "--out", wave], "is a file; name a folder"),
+        ([config, wave, "--out", wave / "x"], "a.wav/x: cannot be written (Not a directory); name another folder"),
         ([config, wave, "augment.noise.shards=[nowhere]"], "nowhere: there is no such folder"),
         ([config, wave, "audio.seconds=0.001"], "audio.seconds=0.001 is shorter than one frame"),
     ]

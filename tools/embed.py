@@ -57,6 +57,7 @@ def embed(options: argparse.Namespace) -> int:
     listed = None  # read first: a mistake in the list shows before the work
     if options.trials is not None:
         listed = trials.read(options.trials, [clips.key(number) for number in range(len(clips))])
+    disk.writable(options.dest.parent)
     place = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
     network = saved.load(options.run, options.overrides, place, packed.of_view(clips))
     with bar("embedding") as progress:

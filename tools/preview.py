@@ -65,7 +65,7 @@ def preview(options: argparse.Namespace) -> None:
         print("mixup and CutMix need another clip: give --partner CLIP to see them", file=sys.stderr)
     for line in effects.traceless(config.audio, config.augment, config.features):
         print(line, file=sys.stderr)
-    options.out.mkdir(parents=True, exist_ok=True)
+    disk.writable(options.out)
     name, rate = clips[0].name, config.audio.sample_rate
     image = picture.png(made.drawing(shown, config, name))
     disk.replace(options.out / f"{name}.png", lambda file: file.write(image))

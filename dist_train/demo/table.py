@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from dist_train.disk import writable
+
 from .sound import Wave
 
 FOLDS = 5
@@ -36,7 +38,8 @@ def fill(
         raise ValueError(f"recordings={recordings}: not a multiple of {FOLDS * classes} (classes x folds); try 400")
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise ValueError(f"{dest} is there and not an empty folder; name another one or delete it")
-    (dest / "audio").mkdir(parents=True, exist_ok=True)
+    writable(dest)
+    (dest / "audio").mkdir(exist_ok=True)
     rows: list[Row] = []
     try:
         with ThreadPoolExecutor() as threads:  # numpy and soundfile let go of the interpreter's lock
