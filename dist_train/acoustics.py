@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train.bank import Bank, Rooms
-from dist_train.chosen import ALIKE, Floats, Ints, inside
+from dist_train.chosen import ALIKE, Floats, Ints, column, inside
 from dist_train.decode import Rows, to_device
 from dist_train.order import uniform
 from dist_train.settings import Noise, Reverb
@@ -144,7 +144,7 @@ def _reverberate_batched(wave_BCT: Tensor, filled: Ints, rooms: Rooms, draws: Re
     sound_RCT = before_RCT.masked_fill(~within, 0)
     spectrum_RCF = torch.fft.rfft(sound_RCT, size).mul_(rooms.spectra(draws.room[padded], taps, size)[:, None])
     wet_RCT = torch.fft.irfft(spectrum_RCF, size)[..., :samples].masked_fill(~within, 0)
-    share = _column(draws.wet[padded], wave_BCT)
+    share = column(draws.wet[padded], wave_BCT)
     mixed_RCT = torch.lerp(sound_RCT, wet_RCT, share)
     mixed_RCT *= _ratios(_energies(sound_RCT), _energies(mixed_RCT))
     kept = slice(len(rows))
@@ -207,7 +207,7 @@ def _add_noise_batched(wave_BCT: Tensor, filled: Ints, bank: Bank, draws: NoiseD
     before_RCT = wave_BCT[where[:, 0]]
     sound_RCT = before_RCT.masked_fill(~within, 0)
     factor = _ratios(_energies(sound_RCT) / sound_RCT.shape[1], _energies(noise_RCT))
-    level = _column(10 ** (-draws.snr_db[rows] / 20), wave_BCT)
+    level = column(10 ** (-draws.snr_db[rows] / 20), wave_BCT)
     return wave_BCT.index_copy_(0, where[:, 0], before_RCT.add_(noise_RCT * (factor * level)))
 
 
@@ -224,7 +224,7 @@ def level(wave_BCT: Tensor, filled: Ints, target_db: float) -> Tensor:
 
 def _level_batched(wave_BCT: Tensor, filled: Ints, target: Floats) -> Tensor:
     sound_BCT = wave_BCT.masked_fill(~inside(filled, wave_BCT.shape[2], wave_BCT), 0)
-    wanted = _column(target, wave_BCT)
+    wanted = column(target, wave_BCT)
     energy = _energies(sound_BCT)
     return wave_BCT.mul_(torch.where(energy > SILENCE, _ratios(wanted, energy), 1))
 
@@ -257,11 +257,6 @@ def a_weighting(size: int, rate: int) -> Floats:
     response = square**2 * 12194.217**2 / ((square + 20.598997**2) * (square + 12194.217**2))
     response /= np.sqrt((square + 107.65265**2) * (square + 737.86223**2))
     return np.asarray((response * 10 ** (2.0 / 20)) ** 2)
-
-
-def _column(values: Floats, like: Tensor) -> Tensor:
-    """(R, 1, 1) of `like`'s type. By way of float32: not every accelerator holds float64."""
-    return to_device(values.astype(np.float32), like.device).to(like.dtype)[:, None, None]
 
 
 def _energy(sound: Tensor) -> float:

@@ -6,18 +6,13 @@ Every draw is `uniform(seed, position, name)` on the host, so it does not depend
 takes the same draws to an accelerator, as a few numbers a row.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_train.chosen import Floats, Ints
 from dist_train.decode import Rows
 from dist_train.order import uniform
 from dist_train.settings import Audio, Augment
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.floating[Any]]
 
 
 def shift(wave_BCT: Tensor, filled: Ints, share: Floats) -> Tensor:

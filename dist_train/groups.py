@@ -54,13 +54,13 @@ def head(model: nn.Module) -> list[str]:
 def stages(model: nn.Module) -> list[list[str]]:
     """Names of the trained parameters of each stage before the head, from the input on.
 
-    A stage is one of the model's `BLOCKS`, or a module between them that holds a kernel or a matrix; a norm that stands
-    alone belongs to the stage before it. What lies in no module at all belongs to the first stage.
+    A stage is one of the model's `STAGES` (`BLOCKS`), or a module between them that holds a kernel or a matrix; a norm
+    that stands alone belongs to the stage before it. What lies in no module at all belongs to the first stage.
     """
-    own = set(head(model))
+    own, kinds = set(head(model)), getattr(model, "STAGES", getattr(model, "BLOCKS", ()))
     found: list[list[str]] = [[name for name, p in model.named_parameters(recurse=False) if p.requires_grad]]
     begun = False
-    for name, module in _units(model, getattr(model, "BLOCKS", ())):
+    for name, module in _units(model, kinds):
         trained = [(f"{name}.{key}", p) for key, p in module.named_parameters() if p.requires_grad]
         trained = [(key, p) for key, p in trained if key not in own]
         if any(p.ndim > 1 for _, p in trained):

@@ -7,20 +7,17 @@ A row has one of them or neither: one draw decides, as in timm. `batched` takes 
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train.acoustics import loudness
+from dist_train.chosen import Floats, Ints
 from dist_train.decode import Rows
 from dist_train.order import uniform
 from dist_train.settings import Augment
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.floating[Any]]
 
 
 class Pairs(NamedTuple):

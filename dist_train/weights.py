@@ -51,7 +51,7 @@ def read(path: str) -> Weights:
     if file.suffix == ".safetensors":
         return Weights(file, _stripped(_safetensors(file)))
     payload = _load(file)
-    if isinstance(payload, dict) and {"step", "classes", "config"} <= payload.keys():
+    if _ours(payload):
         step = payload["step"]
         return Weights(file, step["model"], step["ema"], tuple(payload["classes"]), _heard(payload))
     while isinstance(payload, dict) and (inner := [w for w in _WRAPPERS if isinstance(payload.get(w), dict)]):
@@ -68,6 +68,15 @@ def _heard(payload: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = payload["config"]
     said = (payload.get("packed") or {}).get("settings")
     return config if not said else config | {part: config[part] | said[part] for part in ("audio", "features")}
+
+
+def _ours(payload: Any) -> bool:
+    """Whether it is a checkpoint of this program; others' have a `step` too, which is a number."""
+    if not isinstance(payload, dict) or not {"step", "classes", "config"} <= payload.keys():
+        return False
+    step, classes, config = payload["step"], payload["classes"], payload["config"]
+    parts = isinstance(step, dict) and {"model", "ema"} <= step.keys() and isinstance(step["model"], dict)
+    return parts and isinstance(classes, list | tuple) and isinstance(config, dict) and "model" in config
 
 
 def _of_run(folder: Path) -> Path:
@@ -119,11 +128,13 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     size = int.from_bytes(data[:8], "little")
     try:
         header: dict[str, Any] = json.loads(data[8 : 8 + size])
-        state = {}
+        state: dict[str, Tensor] = {}
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
             first, last = (8 + size + int(offset) for offset in entry["data_offsets"])
+            if not 8 + size <= first <= last <= len(data):
+                raise ValueError(f"{name} lies outside it")
             flat = torch.empty(0, dtype=_TYPES[entry["dtype"]])
             if last > first:
                 flat = torch.frombuffer(bytearray(data[first:last]), dtype=_TYPES[entry["dtype"]])

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dist_train import config, encoders, flops, models
 from dist_train.frontend import FrontBatch
+from dist_train.groups import rates
 from dist_train.layers import layers
 from dist_train.models import compiled, hub
 from dist_train.models.encoder import Encoded, GroupNorm, freeze_idle
@@ -176,6 +177,18 @@ def test_fine_tuning_reaches_every_weight_that_is_left(family: str, folders: Cal
         assert not any("masked_spec_embed" in name for name in got)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(feat_BTF, torch.tensor(LENGTHS)).isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "w2v-bert", "whisper", "ast"])
+def test_layers_of_an_encoder_are_stages(family: str, folders: Callable[[str], Path]) -> None:
+    """Each learns at its own rate; what is new, the weights of the layers, at the whole one."""
+    model = _model(folders(family))
+    rate = rates(model, config.check({"optim": {"layer_decay": 0.5}}, "test").optim)
+    layer = {name: re.search(r"(?<!conv_)layers?\.(\d)\.", name) for name in rate}
+    found = {(int(match[1]), rate[name]) for name, match in layer.items() if match}
+    assert found == {(0, 1 / 8), (1, 1 / 4), (2, 1 / 2)}
+    before = {rate[name] for name, match in layer.items() if not match and rate[name] < 1 / 8}
+    assert before and rate["head.weight"] == 1.0 and "encoder.mix" not in rate
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper"])

@@ -130,6 +130,9 @@ def _save_safetensors(state: dict[str, Tensor], file: Path) -> None:
 FORMS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
     "bare.pt": torch.save,
     "in_model.pth": lambda state, file: torch.save({"iteration": 1, "model": state}, file),
+    "theirs.pt": lambda state, file: torch.save(  # not ours, by its step: a number
+        {"step": 7, "classes": ["a"], "config": {"model": "ecapa"}, "model": state}, file
+    ),
     "twice.ckpt": lambda state, file: torch.save({"model_state_dict": {"embedding_model": state}}, file),
     "parallel.bin": lambda state, file: torch.save({f"module.{key}": value for key, value in state.items()}, file),
     "compiled.pt": lambda state, file: torch.save({f"module._orig_mod.{k}": v for k, v in state.items()}, file),
@@ -231,9 +234,10 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     _save_safetensors(state, tmp_path / "cut.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-9])
     assert "cut.safetensors: not a whole safetensors file" in told("cut.safetensors")
-    endless = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, torch.inf]}}).encode()
-    (tmp_path / "endless.safetensors").write_bytes(struct.pack("<Q", len(endless)) + endless)
-    assert "endless.safetensors: not a whole safetensors file" in told("endless.safetensors")
+    for name, ends in (("endless", [0, torch.inf]), ("before", [-8, -4]), ("behind", [0, 800])):
+        header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": ends}}).encode()
+        (tmp_path / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+        assert f"{name}.safetensors: not a whole safetensors file" in told(f"{name}.safetensors")
     torch.save({"optimizer": [1, 2], "epoch": 3}, tmp_path / "empty.pt")
     assert "empty.pt: holds no named tensors" in told("empty.pt")
     key = "mfa.conv.conv.weight"

@@ -89,10 +89,11 @@ class Encoder(nn.Module):
             freeze(body)
         count = int(body.config.num_hidden_layers)
         self.mix = nn.Parameter(torch.zeros(count + 1)) if layer == "weighted" else None
+        self.layers = tuple({type(module) for module in stack(body, count)})  # their types: stages of rates
         if isinstance(layer, int):
             if layer > count:
                 raise ValueError(f"features.hf.layer={layer}: the encoder has layers 0 to {count}; choose one of them")
-            shorten(body, layer + 1, count)
+            del stack(body, count)[layer + 1 :]  # the one after stays: some encoders' last norm would else be applied
         for module in body.modules():
             if hasattr(module, "cached_rotary_positional_embedding"):  # of another device or type, perhaps
                 module.register_forward_pre_hook(_forget)
@@ -187,6 +188,7 @@ class Encoded(nn.Module):
         self.encoder, self.network, self.head = encoder, network, network.head
         network.head = nn.Identity()
         self.BLOCKS = getattr(network, "BLOCKS", (type(network),))  # compiled one by one; the encoder stays eager
+        self.STAGES = (*encoder.layers, *self.BLOCKS)  # of rates by layer
 
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
         """Embedding (B, E); `frames_B` (int64): valid samples of each row."""
@@ -208,11 +210,10 @@ def freeze(body: nn.Module) -> None:
                 setattr(module, name, FrozenNorm(child))
 
 
-def shorten(body: Any, keep: int, count: int) -> None:
-    """Drop the layers after the first `keep` of `count`: the one after a chosen layer stays, which some encoders' last
-    norm would else be applied to."""
+def stack(body: Any, count: int) -> Any:
+    """The `count` layers whose hidden states count, a ModuleList; an empty one where they lie otherwise."""
     lists = [module for module in body.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
-    del max(lists, key=lambda stack: sum(p.numel() for p in stack.parameters()))[keep:]
+    return max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()), default=nn.ModuleList())
 
 
 @torch.enable_grad()
