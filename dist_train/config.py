@@ -201,11 +201,6 @@ def _agree(config: Config, where: str) -> None:
         )
     if config.features.name in ("mfcc", "torchaudio_mfcc") and config.features.ceps > config.features.bins:
         raise ValueError(f"{where}: features.ceps ({config.features.ceps}) is above features.bins")
-    if (config.features.name == "waveform") != (config.model.name == "m5"):
-        raise ValueError(
-            f"{where}: model.name={config.model.name} does not fit features.name={config.features.name}: m5 hears "
-            "samples (features.name=waveform), all other networks frames of bins"
-        )
     if config.features.name in ("waveform", "hf") and config.augment.spec is not None:
         name = config.features.name
         raise ValueError(f"{where}: augment.spec masks a spectrum and features.name={name} has none: leave it out")

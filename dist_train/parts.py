@@ -163,6 +163,11 @@ def network(config: Config, bins: int, classes: int, world: World, wide: torch.d
     classes *= len(objective.variants(config.augment, loss))
     if config.features.name == "hf":
         model = encoded(config, classes, world)
+    elif (config.features.name == "waveform") != (config.model.name == "m5"):
+        raise ValueError(
+            f"model.name={config.model.name} does not fit features.name={config.features.name}: m5 hears samples "
+            "(features.name=waveform), all other networks frames of bins"
+        )
     else:
         model = models.build(config.model.name, bins, classes, sources=sources, **config.model.sizes())
     if loss.name in objective.MARGINS:

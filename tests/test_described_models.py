@@ -126,7 +126,9 @@ def test_m5_counts_windows_as_the_original(samples: int, windows: int) -> None:
 
 def test_the_published_crnn_needs_80_frames_and_80_bins() -> None:
     assert Crnn(80, 10).least == 80
-    with pytest.raises(ValueError, match=r"layer 14 of model.layers, maxpool, spans 4 mel bins of 3: raise features.b"):
+    with pytest.raises(
+        ValueError, match=r"layer 14 of model.layers, maxpool, spans 4 mel bins of 3: take features of m"
+    ):
         Crnn(79, 10)
 
 

@@ -90,9 +90,9 @@ def test_a_group_of_one_clip(refusal: Refusal, override: str) -> None:
     assert "data.micro_batch and data.batch_size leave a group of one clip" in line
 
 
-def test_a_network_of_pictures_on_a_waveform(refusal: Refusal) -> None:
+def test_a_network_of_frames_on_a_waveform(refusal: Refusal) -> None:
     line = refusal("features={name: waveform, norm: none}", "model={name: cnn6}")
-    assert "cnn6 needs at least 16 bins and got 1: raise features.bins, or take a features.name of more" in line
+    assert "model.name=cnn6 does not fit features.name=waveform: m5 hears samples" in line
 
 
 def test_a_configuration_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
