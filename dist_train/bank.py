@@ -3,9 +3,8 @@
     folders --listed, sorted--> clips --evenly spaced over the list, up to a budget--> Bank, Rooms
 
 In: folders of tar shards (with their index.json) or of recordings in any depth; of shards with a class `noise` or `rir`
-that class alone. Out: all noise as one int16 tensor, all
-impulse responses as one float tensor. What is taken depends on the folders and the settings alone, so every rank holds
-the same.
+that class alone. Out: all noise as one int16 tensor, all impulse responses as one float tensor. What is taken depends
+on the folders and the settings alone, so every rank holds the same.
 """
 
 import math

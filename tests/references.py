@@ -74,7 +74,7 @@ def wave(value: Tensor) -> Tensor:
 
 
 EXCERPTS = {"ws_ecapa_glob": "t97", "cnn4": "t200", "crnn": "t173", "resnetish_basic": "t101", "vggish": "t97"}
-"""Stored whole where no registry has the system: name of the case, its input."""
+"""Stored whole where no package has the system: name of the case, its input."""
 
 MACLS, SPEAKER = "macls.models", "speakerlab.models"
 _ECAPA = {"channels": [16, 16, 16, 16, 48], "attention_channels": 8, "se_channels": 8}
