@@ -38,9 +38,9 @@ def load(run: Path, overrides: Iterable[str], world: World, stored: Stored | Non
     path, payload = _payload(run)
     refuse_model(payload["config"], config, str(path), "leave these settings as the run has them")
     if stored is None:
-        config = packed.unpacked(config, payload["packed"])
+        config = packed.unpacked(config, payload.get("packed"))
     else:
-        packed.same(payload["packed"], stored)
+        packed.same(payload.get("packed"), stored)
     wide = torch.float64 if config.precision == "fp64" else torch.float32
     plain = Augment()  # type: ignore[call-arg]
     kind = config.audio, plain, config.features
