@@ -8,7 +8,7 @@ The graph is that of 3D-Speaker, WeSpeaker and macls. Any number of bins: the la
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -101,6 +101,35 @@ def check_shape(
         raise ValueError(f"model.embedding_layers of {model} is {layers}: take 1 or 2")
 
 
+def stages(
+    channels: int, blocks: Sequence[int], expansion: int, base_width: int, scale: int
+) -> Iterator[nn.ModuleList]:
+    """The four stages' blocks: planes double, and from the second on frequency and time are halved."""
+    inputs = channels
+    for stage, count in enumerate(blocks, 1):
+        planes, layers = channels << stage - 1, []
+        width, outputs = planes * base_width // 64, planes * expansion
+        for number in range(count):
+            stride = 2 if stage > 1 and number == 0 else 1
+            layers.append(Block(inputs, width, outputs, scale, stride, stage > 2))
+            inputs = outputs
+        yield nn.ModuleList(layers)
+
+
+def maps(model: nn.Module, x_BCFT: Tensor, frames_B: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
+    """What each of a model's four stages gives, and the masks of its padded frames."""
+    found, pads = [], []
+    for stage in range(1, 5):
+        if stage > 1:
+            frames_B = halve(frames_B)
+        pad = padding(frames_B, x_BCFT if stage == 1 else x_BCFT[..., ::2])
+        for block in model.get_submodule(f"layer{stage}").children():
+            x_BCFT = block(x_BCFT, pad)
+        found.append(x_BCFT)
+        pads.append(pad)
+    return found, pads
+
+
 class ERes2Net(nn.Module):
     """ERes2Net. `channels`: planes of the first stage (32 base, 64 large); `pooling`: tstp, tap, tsdp or astp.
 
@@ -133,15 +162,8 @@ class ERes2Net(nn.Module):
         self.bins = bins
         self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        inputs = channels
-        for stage, count in enumerate(blocks, 1):
-            planes = channels << stage - 1
-            size = (planes * base_width // 64, planes * expansion, scale)
-            strides = [1 if stage == 1 else 2] + [1] * (count - 1)
-            fan_in = [inputs] + [planes * expansion] * (count - 1)
-            layers = (Block(n, *size, stride, stage > 2) for n, stride in zip(fan_in, strides, strict=True))
-            self.add_module(f"layer{stage}", nn.ModuleList(layers))
-            inputs = planes * expansion
+        for number, stage in enumerate(stages(channels, blocks, expansion, base_width, scale), 1):
+            self.add_module(f"layer{number}", stage)
         widths = [channels * expansion << stage for stage in range(4)]
         self.layer1_downsample, self.layer2_downsample, self.layer3_downsample = (
             nn.Conv2d(narrow, wide, 3, 2, 1, bias=False) for narrow, wide in pairwise(widths)
@@ -154,25 +176,12 @@ class ERes2Net(nn.Module):
         self.seg_2 = second(embedding, embedding_layers)
         self.head = nn.Linear(embedding, classes)
 
-    def _stages(self, x_BCFT: Tensor, frames_B: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
-        """The four stages' maps and the masks of their padded frames."""
-        maps, pads = [], []
-        for stage in range(1, 5):
-            if stage > 1:
-                frames_B = halve(frames_B)
-            pad = padding(frames_B, x_BCFT if stage == 1 else x_BCFT[..., ::2])
-            for block in self.get_submodule(f"layer{stage}").children():
-                x_BCFT = block(x_BCFT, pad)
-            maps.append(x_BCFT)
-            pads.append(pad)
-        return maps, pads
-
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
         """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under `least` frames (9)."""
         check_input("eres2net", feat_BTF, self.bins, self.least)
         image_B1FT = feat_BTF.transpose(1, 2)[:, None]
         stem = self.bn1(self.conv1(blank(image_B1FT, padding(frames_B, image_B1FT)))).relu_()
-        (o1, o2, o3, o4), (pad1, pad2, pad3, pad4) = self._stages(stem, frames_B)
+        (o1, o2, o3, o4), (pad1, pad2, pad3, pad4) = maps(self, stem, frames_B)
         f12 = self.fuse_mode12(o2, self.layer1_downsample(blank(o1, pad1)))
         f123 = self.fuse_mode123(o3, self.layer2_downsample(blank(f12, pad2)))
         f1234 = self.fuse_mode1234(o4, self.layer3_downsample(blank(f123, pad3)))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dist_train.models.blocks import blank, check_input, halve, padding
-from dist_train.models.eres2net import POOLINGS, STRIDE, Block, Fusion, check_shape, second
+from dist_train.models.blocks import blank, check_input, padding
+from dist_train.models.eres2net import POOLINGS, STRIDE, Block, Fusion, check_shape, maps, second, stages
 from dist_train.models.pooling import choose
 
 
@@ -47,15 +47,9 @@ class ERes2NetV2(nn.Module):
         self.bins = bins
         self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        inputs = channels
-        for stage, count in enumerate(blocks, 1):
-            planes, layers = channels << stage - 1, []
-            for i in range(count):
-                stride = 2 if stage > 1 and i == 0 else 1
-                width, outputs = planes * base_width // 64, planes * expansion
-                layers.append(Block(inputs, width, outputs, scale, stride, stage > 2))
-                inputs = outputs
-            self.add_module(f"layer{stage}", nn.ModuleList(layers))
+        for number, stage in enumerate(stages(channels, blocks, expansion, base_width, scale), 1):
+            self.add_module(f"layer{number}", stage)
+        inputs = (channels << 3) * expansion
         self.layer3_ds = nn.Conv2d(inputs // 2, inputs, 3, 2, 1, bias=False)
         self.fuse34 = Fusion(inputs)
         pooled = inputs * -(-bins // STRIDE)
@@ -68,18 +62,11 @@ class ERes2NetV2(nn.Module):
     def embed(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
         """Embedding (B, E); `frames_B` (int64): valid frames of each row. ValueError under `least` frames (9)."""
         check_input("eres2netv2", feat_BTF, self.bins, self.least)
-        x_BCFT = feat_BTF.transpose(1, 2)[:, None]
-        pad = padding(frames_B, x_BCFT)
-        x_BCFT = self.bn1(self.conv1(blank(x_BCFT, pad))).relu_()
-        for stage in range(1, 5):
-            before_BCFT, pad_before = x_BCFT, pad
-            if stage > 1:
-                frames_B = halve(frames_B)
-                pad = padding(frames_B, x_BCFT[..., ::2])
-            for block in self.get_submodule(f"layer{stage}").children():
-                x_BCFT = block(x_BCFT, pad)
-        fused_BCFT = self.fuse34(x_BCFT, self.layer3_ds(blank(before_BCFT, pad_before)))
-        vector_BE: Tensor = self.seg_2(self.seg_1(self.pool(fused_BCFT, pad)))
+        image_B1FT = feat_BTF.transpose(1, 2)[:, None]
+        stem = self.bn1(self.conv1(blank(image_B1FT, padding(frames_B, image_B1FT)))).relu_()
+        (*_, o3, o4), (*_, pad3, pad4) = maps(self, stem, frames_B)
+        fused_BCFT = self.fuse34(o4, self.layer3_ds(blank(o3, pad3)))
+        vector_BE: Tensor = self.seg_2(self.seg_1(self.pool(fused_BCFT, pad4)))
         return vector_BE
 
     def forward(self, feat_BTF: Tensor, frames_B: Tensor | None = None) -> Tensor:
