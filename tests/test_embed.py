@@ -1,11 +1,11 @@
 """Embeddings are the network's own, averaged over windows; error rates of trials are those that counting gives."""
 
-import importlib.util
 import itertools
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -192,11 +192,10 @@ def test_the_tool(run: Run, clips: Path, tmp_path: Path, root: Path, environment
     assert f"EER {100 * rate:.4f} %" in done.stdout and "190 trials" in done.stdout
 
 
-def test_what_is_refused(run: Run, tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("embed_tool", root / "tools/embed.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_what_is_refused(
+    run: Run, tmp_path: Path, script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool = script("embed")
     for arguments, said in (
         ([tmp_path, tmp_path / "e.npz"], "no run there"),
         ([run.folder, tmp_path / "e.csv"], "written as .npz"),

@@ -1,9 +1,9 @@
 """docs/models.md: its table is what tools/models_table.py counts, and its text names settings that there are."""
 
-import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,12 +13,8 @@ from dist_train import models
 
 
 @pytest.fixture(scope="module")
-def tool(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("models_table", root / "tools/models_table.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("models_table")
 
 
 def test_the_table_is_the_counted_one(tool: ModuleType) -> None:

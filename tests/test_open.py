@@ -19,20 +19,22 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refused_at_opening(path, text):
+def assert_refused_at_opening(path, text):
     with pytest.raises(ValueError, match=text) as error:
         shards.open_set(path)
     assert "\n" not in str(error.value)
 
 
 def test_opening_without_shards_or_index(tmp_path, folder):
-    refused_at_opening(tmp_path / "nowhere", r"no folder of shards there: python tools/make_shards\.py pack SOURCE")
-    refused_at_opening("s3://bucket/shards", "local folders")
+    assert_refused_at_opening(
+        tmp_path / "nowhere", r"no folder of shards there: python tools/make_shards\.py pack SOURCE"
+    )
+    assert_refused_at_opening("s3://bucket/shards", "local folders")
     (tmp_path / "empty").mkdir()
-    refused_at_opening(tmp_path / "empty", r"no \.tar in it: python tools/make_shards\.py pack")
+    assert_refused_at_opening(tmp_path / "empty", r"no \.tar in it: python tools/make_shards\.py pack")
     (tmp_path / "empty" / "x.tar.gz").touch()
-    refused_at_opening(tmp_path / "empty", "gunzip")
-    refused_at_opening(folder, r"no index: python tools/make_shards\.py index")
+    assert_refused_at_opening(tmp_path / "empty", "gunzip")
+    assert_refused_at_opening(folder, r"no index: python tools/make_shards\.py index")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_opening_without_shards_or_index(tmp_path, folder):
 def test_opening_refuses_what_does_not_fit(folder, harm, text):
     shards.build(folder)
     harm(folder)
-    refused_at_opening(folder, text)
+    assert_refused_at_opening(folder, text)
 
 
 def edit(folder, **changes):

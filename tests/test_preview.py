@@ -1,8 +1,8 @@
 """tools/preview.py: what training would hear, as files; any recording, keys of shards; mistakes in one line."""
 
-import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -21,12 +21,8 @@ PLAIN = ("augment.speed=[1]", "audio.seconds=1.0")
 
 
 @pytest.fixture
-def tool(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("preview_tool", root / "tools/preview.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("preview")
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refused(path, text):
+def assert_refused(path, text):
     with pytest.raises(ValueError, match=text) as error:
         shards.build(path)
     assert "\n" not in str(error.value)
@@ -198,7 +198,7 @@ def test_a_stem_with_dots_ends_at_the_first(tmp_path):
 
 def test_two_stems_that_are_one_key_are_refused(tmp_path):
     pack(tmp_path / "x.tar", [("a.v1.wav", wav(tone())), ("a.v2.wav", wav(tone(seed=1))), ("a.cls", b"x")])
-    refused(tmp_path, "sample 'a': several audio members in one sample .*first dot")
+    assert_refused(tmp_path, "sample 'a': several audio members in one sample .*first dot")
 
 
 @pytest.mark.parametrize(
@@ -225,19 +225,19 @@ def test_two_stems_that_are_one_key_are_refused(tmp_path):
 )
 def test_samples_that_are_refused(tmp_path, members, text):
     pack(tmp_path / "x.tar", members)
-    refused(tmp_path, text)
+    assert_refused(tmp_path, text)
 
 
 def test_skip_txt_leaves_samples_out(tmp_path):
     pack(tmp_path / "x.tar", [*samples(3), ("bad.wav", b""), ("bad.cls", b"x")])
-    assert "skip.txt" in refused(tmp_path, "sample 'bad'")
+    assert "skip.txt" in assert_refused(tmp_path, "sample 'bad'")
     (tmp_path / "skip.txt").write_text("bad\n")
     assert len(shards.build(tmp_path)) == 3
 
 
 def test_all_damage_is_counted_and_the_first_is_named(tmp_path):
     pack(tmp_path / "x.tar", [("a.wav", b""), ("a.cls", b"x"), ("b.wav", b""), ("b.cls", b"x")])
-    assert "'a'" in refused(tmp_path, r"\(1 more: python tools/make_shards.py check")
+    assert "'a'" in assert_refused(tmp_path, r"\(1 more: python tools/make_shards.py check")
 
 
 def test_hidden_files_are_no_shards(folder):
@@ -247,12 +247,12 @@ def test_hidden_files_are_no_shards(folder):
 
 def test_links_and_equal_shards_are_refused(folder):
     shutil.copy(folder / "a.tar", folder / "c.tar")
-    refused(folder, r"c\.tar: the same bytes as a\.tar")
+    assert_refused(folder, r"c\.tar: the same bytes as a\.tar")
     with tarfile.open(folder / "c.tar", "a") as tar:
         link = tarfile.TarInfo("z.wav")
         link.type, link.linkname = tarfile.LNKTYPE, "k000.wav"
         tar.addfile(link)
-    refused(folder, "sample 'z': the member is a hard link")
+    assert_refused(folder, "sample 'z': the member is a hard link")
 
 
 def test_the_index_is_the_same_bytes_for_any_workers(folder, monkeypatch):
