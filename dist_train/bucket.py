@@ -2,8 +2,8 @@
 
 s3://BUCKET/PATH  gs://BUCKET/PATH  az://CONTAINER/PATH  http(s)://HOST/PATH
 
-obstore speaks the protocols, finds credentials as each cloud's own tools do, and keeps connections. A request that
-fails for a reason that may pass (5xx, a cut connection, silence) is sent again, later and later, for `patience` seconds.
+obstore speaks the protocols, finds credentials as the clouds' own tools do, and keeps connections. A request that
+fails for a reason that may pass (5xx, a cut connection, silence) is sent again, ever later, for `patience` seconds.
 """
 
 import random
