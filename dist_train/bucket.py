@@ -23,7 +23,7 @@ from dist_train.clouds import open_store, remote, spoken
 
 __all__ = ["Bucket", "Unreachable", "remote"]
 
-SILENCE = 20.0  # seconds of a server in the middle of an answer
+SILENCE = 10.0  # seconds of a server in the middle of an answer: what hangs that long is asked anew
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 DOWNLOAD = 3600.0  # seconds that a whole object may take
 ANSWER = re.compile(r"status code: (\d{3})")
