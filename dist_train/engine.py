@@ -97,7 +97,7 @@ class Engine:
     def _feed(self) -> Feed:
         requests = windows(self.views.train, self.config, self.world, self.progress.consumed, self.parts.total)
         several = self.config.objective.name == "bce"
-        return Feed(self.views.train, requests, self.parts.front, self.config.data, training=True, targets=several)
+        return Feed(self.views.train, requests, self.parts.front, self.config, training=True, targets=several)
 
     def _due(self) -> bool:
         """An evaluation is due: so many epochs are over, or the run is."""

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import objective, order, packed
+from dist_train import objective, order, packed, source
 from dist_train.frontend import FrontBatch, FrontEnd
 from dist_train.reader import RawBatch, Reader
 from dist_train.settings import Config, Data
 from dist_train.shards import open_set
-from dist_train.storage import Files
 from dist_train.view import View, choose
 from dist_train.window import train_windows
 from dist_train.world import World
@@ -142,7 +141,7 @@ class Feed:
         view: View,
         requests: Iterator[NDArray[np.void]],
         front: FrontEnd,
-        data: Data,
+        config: Config,
         training: bool,
         targets: bool = False,
     ) -> None:
@@ -150,7 +149,8 @@ class Feed:
         self.front, self.training = front, training
         self.targets = view.targets if targets else None
         self.cuda = front.device.type == "cuda"
-        self.reader = Reader(Files(view.files), requests, threads=data.threads, depth=data.ahead, pin=self.cuda)
+        self.source, data = source.of_view(view, config), config.data
+        self.reader = Reader(self.source, requests, threads=data.threads, depth=data.ahead, pin=self.cuda)
         self.raws = iter(self.reader)
         self.stream = torch.cuda.Stream() if self.cuda else None  # type: ignore[no-untyped-call]
         self.waited = 0.0  # seconds that the consumer waited for bytes
@@ -194,6 +194,7 @@ class Feed:
     def close(self) -> None:
         """Stop the threads."""
         self.reader.close()
+        self.source.close()
 
 
 def _keep(batch: FrontBatch, stream: Any) -> None:

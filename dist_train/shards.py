@@ -37,9 +37,9 @@ __all__ = ["BYTES", "CODECS", "ROW", "SEGMENTS", "SPLITS", "ShardSet", "build", 
 
 @dataclass(frozen=True, eq=False)
 class ShardSet:
-    """One folder of shards. `rows` is (N,) of ROW, `activity` (N, 16) uint8; both are read-only memory maps."""
+    """One folder of shards, or their address. `rows` is (N,) of ROW, `activity` (N, 16) uint8; read-only maps."""
 
-    root: Path
+    root: Path | str
     names: tuple[str, ...]
     classes: tuple[str, ...]
     rows: NDArray[np.void] = field(repr=False)
@@ -53,6 +53,10 @@ class ShardSet:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def file(self, name: str) -> Path | str:
+        """Where a shard lies: a path, or an address."""
+        return self.root / name if isinstance(self.root, Path) else f"{self.root}/{name}"
 
     def key(self, row: int) -> str:
         """The sample's key as WebDataset has it: the member's path up to the first dot of its base name."""

@@ -1,4 +1,4 @@
-"""Byte ranges of files -> bytes in the caller's memory. Local files today; an address of an object store is refused.
+"""Byte ranges of files -> bytes in the caller's memory: what every source of bytes does, and local files as one.
 
 Reads carry their own offset, so threads share descriptors without a lock; few files are open at a time, however many
 shards there are.
@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/|(pipe):", re.IGNORECASE)  # two letters at least: C:/ is a disk
@@ -62,6 +63,28 @@ def system_read() -> Read:
     return copied_read if hasattr(os, "pread") else locked_read()
 
 
+class Source(Protocol):
+    """Shards by number, wherever they lie; any thread may read. `source` picks one."""
+
+    @property
+    def far(self) -> bool:
+        """Whether a read waits on a network, so that many should be under way."""
+
+    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer with the shard's bytes from `offset` on; OSError where that cannot be."""
+
+    def read_rows(
+        self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
+    ) -> dict[int, OSError]:
+        """`read_into` for many rows; what failed, by the row's number. Any other exception stops the run."""
+
+    def traffic(self) -> tuple[int, int, int]:
+        """Bytes that came over the network, requests, and requests that were sent again, so far."""
+
+    def close(self) -> None:
+        """Let go of files and connections; a later read opens them again."""
+
+
 class Descriptor:
     """An open file that closes when nobody holds it: the cache may forget one while another thread reads it."""
 
@@ -77,6 +100,8 @@ class Files:
 
     ValueError for a path that is not local.
     """
+
+    far = False
 
     def __init__(self, paths: Sequence[str | Path], limit: int = 256, read: Read | None = None) -> None:
         self.paths = [local(path) for path in paths]
@@ -103,6 +128,10 @@ class Files:
             except OSError as error:
                 failed[row] = error
         return failed
+
+    def traffic(self) -> tuple[int, int, int]:
+        """None."""
+        return 0, 0, 0
 
     def close(self) -> None:
         """Forget all open files; a read in progress ends first, a later one opens its file again."""
