@@ -1,23 +1,38 @@
-"""A rank's route -> the shards that it should have by now: those of each lane's present window, then those of the next."""
+"""What is read next -> the shards that should be in the cache by now, the soonest needed first."""
 
 from collections import deque
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dist_train.route import Route, Stop
+from dist_train.view import View
 
-WORTH = 0.5  # share of a shard from which on all of it is fetched: below, ranges are fewer bytes than that
+WORTH = 0.5  # share of a shard from which on all of it is fetched; below, its ranges are at most half the bytes
+
+
+class Plan(Protocol):
+    """Moves along with the reading."""
+
+    def move(self, position: int) -> list[int] | None:
+        """The numbers of the files to have when all before `position` was read; None: as before."""
 
 
 class Ahead:
-    """Moves along a route. `least`: shards of which the host reads a smaller share are left out."""
+    """Along a route: the shards of each lane's present window, then those of its next one."""
 
-    def __init__(self, route: Route, least: float) -> None:
-        self.least = least
+    def __init__(self, route: Route, view: View) -> None:
+        firsts = np.cumsum(view.sizes) - view.sizes
+        self.files: list[int] = view.rows(firsts)["file"].tolist()  # of each shard of the order
+        # In one lane each host reads of all shards, this epoch one part and the next another: sooner or later all.
+        self.least = WORTH if route.order.lanes > 1 else 0.0
         self.lanes = [route.stops(lane) for lane in range(route.order.lanes)]
         self.stops: list[deque[Stop]] = [deque() for _ in self.lanes]
-        self.until = 0  # position at which a window ends
+        self.until = -1  # position at which a window ends
 
     def move(self, position: int) -> list[int] | None:
-        """The shards' numbers, the soonest needed first, when all before `position` was read; None: as before."""
+        """As Plan says."""
         if position < self.until:
             return None
         for stops, lane in zip(self.stops, self.lanes, strict=True):
@@ -28,8 +43,21 @@ class Ahead:
                     stops.append(stop)
         self.until = min((stops[0].end for stops in self.stops if stops), default=2**63)
         along = sorted((stop for stops in self.stops for stop in stops), key=lambda stop: stop.begin)
-        return list(
-            dict.fromkeys(
-                number for stop in along for number, share in stop.shares.items() if share >= max(self.least, 1e-9)
-            )
-        )
+        shares = [pair for stop in along for pair in stop.shares.items()]
+        return list(dict.fromkeys(self.files[number] for number, share in shares if share >= self.least))
+
+
+class Pass:
+    """One pass over some samples: the shards of which it reads enough, all from the start."""
+
+    def __init__(self, view: View, ids: NDArray[np.int64]) -> None:
+        """ids: in the order of reading."""
+        samples = np.array([shard["samples"] for one in view.sets for shard in one.info["shards"]])
+        found, first, counts = np.unique(view.rows(ids)["file"], return_index=True, return_counts=True)
+        worth = counts >= WORTH * samples[found]
+        self.files: list[int] | None = found[worth][np.argsort(first[worth])].tolist()
+
+    def move(self, position: int) -> list[int] | None:
+        """As Plan says."""
+        files, self.files = self.files, None
+        return files

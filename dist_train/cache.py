@@ -5,9 +5,9 @@
     CACHE/locks/SHA256.lock     held by who fetches it; dies with its process
     CACHE/claims/               what living jobs read now (claims.py): it is not evicted
 
-A file's mtime is when its checksum was last found right, in whole seconds: a write by anyone else leaves a fraction. Its
-atime is when a job last took it up. So nothing but the files has to be kept, and a kill at any moment leaves nothing
-that could be taken for a shard.
+A file's mtime is when its checksum was last found right, in whole seconds: a write by anyone else leaves a fraction.
+Its atime is when a job last took it up. So nothing but the files has to be kept, and a kill at any moment leaves
+nothing that could be taken for a shard.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from dist_train import disk
 from dist_train.bucket import Bucket
 from dist_train.claims import held
 
-PIECE = 1 << 24  # bytes of a request: what is cut begins again there, and one shard in flight takes no more memory
+PIECE = 1 << 23  # bytes of a request: what is cut begins again there, and one shard in flight takes no more memory
 DAY = 86400.0  # seconds for which a checksum counts
 SPARE = 0.05  # share of the disk that stays free, whoever fills it
 SECOND = 10**9
@@ -80,12 +80,13 @@ class Cache:
                 os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
                 return path
         if state != ABSENT:
-            self.drop(shard)
+            self.path(shard).unlink(missing_ok=True)  # who has it open reads on
         return None
 
-    def drop(self, shard: Shard) -> None:
-        """Remove a file; who has it open reads on."""
-        self.path(shard).unlink(missing_ok=True)
+    def doubt(self, shard: Shard) -> None:
+        """A read failed: the checksum is compared before the file is used again."""
+        with suppress(OSError):
+            os.utime(self.path(shard), ns=(time.time_ns(), time.time_ns() // SECOND * SECOND + SECOND // 2))
 
     def fetch(self, shard: Shard, stopped: Callable[[], bool] = lambda: False) -> Path | None:
         """The shard's file, fetched unless it is there. None: somebody else is fetching it, or one has stopped.
@@ -115,6 +116,7 @@ class Cache:
 
     def _fetch(self, shard: Shard, stopped: Callable[[], bool]) -> Path | None:
         path, part = self.path(shard), self.path(shard).with_suffix(".part")
+        digest: str | None = ""
         try:
             for _ in range(2):  # a transfer may go wrong once; the same wrong bytes twice are the store's
                 with _writing(self.folder):
@@ -129,7 +131,7 @@ class Cache:
                     return path
         finally:
             part.unlink(missing_ok=True)
-        text = f"its sha256 is {digest[:16]}..., the index says {shard.sha256[:16]}...: it was replaced"
+        text = f"its sha256 is {str(digest)[:16]}..., the index says {shard.sha256[:16]}...: it was replaced"
         raise ValueError(f"{shard.address}: {text}: restore it, or index the shards again")
 
     def _load(self, shard: Shard, part: Path, stopped: Callable[[], bool]) -> str | None:

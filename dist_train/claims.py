@@ -1,7 +1,7 @@
 """What the jobs of a host are reading out of a shared folder, so that none takes it from another.
 
-    claims/ID        names, one a line
-    claims/ID.lock   held while its job lives: the claims of a job that was killed count for nothing
+claims/ID        names, one a line
+claims/ID.lock   held while its job lives: the claims of a job that was killed count for nothing
 """
 
 import os

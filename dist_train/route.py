@@ -1,13 +1,14 @@
-"""An order and who takes which groups of a step -> the shards that a rank reads, from when to when, and how much of them.
+"""An order and who takes which groups of a step -> the shards that a rank reads, from when to when, and how much.
 
-In: order.Order, where the run stands, the batch size, the rank and its host's ranks. Out: stops, one for each window of a
-lane that the rank reads a part of. Pure arithmetic, as the order is.
+In: order.Order, where the run stands, the batch size, the rank and its host's ranks. Out: stops, one for each window of
+a lane that the rank reads a part of. Pure arithmetic, as the order is.
 
     position   |.......................|...................|......
     lane 0     |---- stop ----|---------- stop ------------|        a rank's stops lie in its own lanes and, where a
     lane 1     (another rank's)                                     step's groups straddle two, in one more
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,7 +61,7 @@ class Route:
         samples = len(self.order)
         for epoch in range(self.consumed // samples, -(-self.total // samples)):
             line = self.order.line(epoch)
-            for low, high in zip(line.windows[lane], line.windows[lane][1:], strict=False):
+            for low, high in itertools.pairwise(line.windows[lane]):
                 begin, end = self.order.positions(epoch, lane, np.array([low, high - 1])).tolist()
                 if end >= self.consumed and begin < self.total and self._read(epoch, lane, low, high, self.mine):
                     yield Stop(begin, end + 1, self._shares(line, epoch, lane, low, high))
@@ -79,7 +80,7 @@ class Route:
         read = 0.0
         for lane, cuts in enumerate(line.windows):
             if cuts[-1] > begin and cuts[0] < end:
-                for low, high in zip(cuts, cuts[1:], strict=False):
+                for low, high in itertools.pairwise(cuts):
                     overlap = min(high, end) - max(low, begin)
                     if overlap > 0:
                         read += overlap * self._read(epoch, lane, low, high, self.host) / (high - low)
