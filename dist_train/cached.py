@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,7 +137,7 @@ class Cached:
             if coming and not self.behind:
                 self.asked |= coming
                 self.turn.notify_all()
-                if not self.turn.wait_for(lambda: self._settled(coming), self.wait):
+                if not self.turn.wait_for(partial(self._settled, coming), self.wait):
                     # Reads would crawl from one wait to the next. They wait again when all that is wanted is here.
                     self.behind = True
                     self.note(f"{self.cache.folder}: shards come too late, ranges of them are read meanwhile")
@@ -172,7 +173,7 @@ class Cached:
             found, error = None, cast(Exception | None, None)
             try:
                 shard = self.shards[file]
-                found = self.cache.find(shard) or self.cache.fetch(shard, lambda file=file: self._unwanted(file))
+                found = self.cache.find(shard) or self.cache.fetch(shard, partial(self._unwanted, file))
             except Full as problem:
                 self._no_room(problem)
             except (FileNotFoundError, PermissionError) as problem:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from dist_train.bucket import remote
 from dist_train.ranges import Ranges
+from dist_train.remote import PATIENCE
 from dist_train.settings import Config
 from dist_train.storage import Files, Source
 from dist_train.view import View
-
-PATIENCE = 120.0  # seconds, of commands without a configuration
 
 
 class Mixed:

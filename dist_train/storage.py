@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dist_train.clouds import spoken
+
+STORES = ("s3", "gs", "az", "http", "https")
 FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/|(pipe):", re.IGNORECASE)  # two letters at least: C:/ is a disk
 
@@ -25,9 +28,10 @@ def local(name: str | Path) -> Path:
         return Path(name)
     if match[2]:
         raise ValueError(f"{name}: pipe: is refused, it runs a shell: copy the shards to a local folder and name that")
-    raise ValueError(
-        f"{name}: {match[1]}:// is not supported, only local paths: copy or mount the shards and name that"
-    )
+    if match[1].lower() in STORES:
+        raise ValueError(f"{spoken(str(name))}: only local paths here, no store's address: copy it, or mount it")
+    text = f"{match[1]}:// is not supported, only local paths, s3://, gs://, az:// and http(s)://"
+    raise ValueError(f"{spoken(str(name))}: {text}: copy or mount the shards and name that")
 
 
 def vector_read(descriptor: int, buffer: memoryview, offset: int) -> int:
