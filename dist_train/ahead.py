@@ -10,17 +10,19 @@ from dist_train.route import Route, Stop
 from dist_train.view import View
 
 WORTH = 0.5  # share of a shard from which on all of it is fetched; below, its ranges are at most half the bytes
+NEVER = 2**63
 
 
 class Plan(Protocol):
     """Moves along with the reading."""
 
-    def move(self, position: int) -> list[int] | None:
-        """The numbers of the files to have when all before `position` was read; None: as before."""
+    def move(self, read: int, asked: int) -> list[int] | None:
+        """The numbers of the files to have when all before position `read` was read and what lies at `asked` is to be
+        read next; None: as before."""
 
 
 class Ahead:
-    """Along a route: the shards of each lane's present window, then those of its next one."""
+    """Along a route: the shards of each lane's windows that are being read, and of the one after these."""
 
     def __init__(self, route: Route, view: View) -> None:
         firsts = np.cumsum(view.sizes) - view.sizes
@@ -29,19 +31,23 @@ class Ahead:
         self.least = WORTH if route.order.lanes > 1 else 0.0
         self.lanes = [route.stops(lane) for lane in range(route.order.lanes)]
         self.stops: list[deque[Stop]] = [deque() for _ in self.lanes]
-        self.until = -1  # position at which a window ends
+        self.over = self.due = -1  # positions: where a window ends, where the next begins
 
-    def move(self, position: int) -> list[int] | None:
+    def move(self, read: int, asked: int) -> list[int] | None:
         """As Plan says."""
-        if position < self.until:
+        if read < self.over and asked < self.due:
             return None
         for stops, lane in zip(self.stops, self.lanes, strict=True):
-            while stops and stops[0].end <= position:
+            while stops and stops[0].end <= read:
                 stops.popleft()
-            while len(stops) < 2 and (stop := next(lane, None)) is not None:
-                if stop.end > position:
+            while not stops or stops[-1].begin <= asked:
+                stop = next(lane, None)
+                if stop is None:
+                    break
+                if stop.end > read:
                     stops.append(stop)
-        self.until = min((stops[0].end for stops in self.stops if stops), default=2**63)
+        self.over = min((stops[0].end for stops in self.stops if stops), default=NEVER)
+        self.due = min((begin for stops in self.stops if stops and (begin := stops[-1].begin) > asked), default=NEVER)
         along = sorted((stop for stops in self.stops for stop in stops), key=lambda stop: stop.begin)
         shares = [pair for stop in along for pair in stop.shares.items()]
         return list(dict.fromkeys(self.files[number] for number, share in shares if share >= self.least))
@@ -57,7 +63,7 @@ class Pass:
         worth = counts >= WORTH * samples[found]
         self.files: list[int] | None = found[worth][np.argsort(first[worth])].tolist()
 
-    def move(self, position: int) -> list[int] | None:
+    def move(self, read: int, asked: int) -> list[int] | None:
         """As Plan says."""
         files, self.files = self.files, None
         return files

@@ -69,13 +69,13 @@ class Cached:
         firsts = deque[int](maxlen=depth + 1)
         for request in requests:
             firsts.append(int(request["position"].min(initial=2**62)))
-            self.reach(firsts[0])
+            self.reach(firsts[0], firsts[-1])
             yield request
 
-    def reach(self, position: int) -> None:
-        """All before `position` was read: let go of shards that are over, and fetch what comes."""
+    def reach(self, read: int, asked: int) -> None:
+        """All before `read` was read, `asked` is next: let go of shards that are over, and fetch what comes."""
         with self.turn:
-            files = self.plan.move(position) if self.plan is not None and not self.closed else None
+            files = self.plan.move(read, asked) if self.plan is not None and not self.closed else None
             if files is None:
                 return
             here = [file for file in files if file in self.shards]
