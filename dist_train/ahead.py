@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dist_train.route import Route, Stop
 from dist_train.view import View
 
-WORTH = 0.5  # share of a shard from which on all of it is fetched; below, its ranges are at most half the bytes
+WORTH = 0.75  # share of a shard from which on all of it is fetched: a shard that two hosts share costs at most 1.25
 NEVER = 2**63
 
 
@@ -25,6 +25,7 @@ class Ahead:
     """Along a route: the shards of each lane's windows that are being read, and of the one after these."""
 
     def __init__(self, route: Route, view: View) -> None:
+        self.route = route
         firsts = np.cumsum(view.sizes) - view.sizes
         self.files: list[int] = view.rows(firsts)["file"].tolist()  # of each shard of the order
         # In one lane each host reads of all shards, this epoch one part and the next another: sooner or later all.
@@ -32,6 +33,16 @@ class Ahead:
         self.lanes = [route.stops(lane) for lane in range(route.order.lanes)]
         self.stops: list[deque[Stop]] = [deque() for _ in self.lanes]
         self.over = self.due = -1  # positions: where a window ends, where the next begins
+
+    @property
+    def advice(self) -> str | None:
+        """What the user should know about the lanes."""
+        route, lanes = self.route, self.route.order.lanes
+        groups = -(-route.batch_size // route.order.micro_batch)
+        if lanes == 1 or lanes % groups == 0 or route.host == (0, route.batch_size):
+            return None
+        text = f"data.lanes={lanes} is no multiple of the {groups} groups a step, so each host reads of all shards"
+        return f"{text}, as ranges; set data.lanes={groups}"
 
     def move(self, read: int, asked: int) -> list[int] | None:
         """As Plan says."""

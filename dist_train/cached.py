@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from numpy.typing import NDArray
 
-from dist_train.ahead import Plan
+from dist_train.ahead import Ahead, Plan
 from dist_train.bucket import Bucket, remote
 from dist_train.cache import Cache, Full, Shard
 from dist_train.claims import Claims
@@ -231,8 +231,10 @@ def of_view(
         first += len(one.names)
     if folder is None or not shards:
         return ranges
-    cache = Cache(folder, None if size is None else int(size * 1e9))
-    return Cached(cache, view.files, shards, ranges, plan, note or (lambda text: None))
+    note = note or (lambda text: None)
+    if isinstance(plan, Ahead) and plan.advice is not None:
+        note(plan.advice)
+    return Cached(Cache(folder, None if size is None else int(size * 1e9)), view.files, shards, ranges, plan, note)
 
 
 def _rows(

@@ -50,7 +50,7 @@ class Engine:
 
     def _loop(self) -> bool:
         progress, agreed = self.progress, 0
-        self.record.speed.begin(progress.consumed)
+        self.record.speed.begin(progress.consumed, self.feed.source)
         while True:
             if self._due():
                 with self.record.speed.paused():

@@ -38,8 +38,9 @@ class Mixed:
 
     def traffic(self) -> tuple[int, int, int]:
         """The sources' sums."""
-        fetched, requests, repeated = zip(*(source.traffic() for source in self.sources), strict=True)
-        return sum(fetched), sum(requests), sum(repeated)
+        known = [found for source in self.sources if (found := source.traffic()) is not None]
+        fetched, requests, repeated = (sum(column) for column in zip(*known, strict=True))
+        return fetched, requests, repeated
 
     def close(self) -> None:
         """Close all of them."""

@@ -82,8 +82,8 @@ class Source(Protocol):
     ) -> dict[int, OSError]:
         """`read_into` for many rows; what failed, by the row's number. Any other exception stops the run."""
 
-    def traffic(self) -> tuple[int, int, int]:
-        """Bytes that came over the network, requests, and requests that were sent again, so far."""
+    def traffic(self) -> tuple[int, int, int] | None:
+        """Bytes that came over the network, requests, and requests that were sent again, so far; None: without one."""
 
     def close(self) -> None:
         """Let go of files and connections; a later read opens them again."""
@@ -133,9 +133,8 @@ class Files:
                 failed[row] = error
         return failed
 
-    def traffic(self) -> tuple[int, int, int]:
-        """None."""
-        return 0, 0, 0
+    def traffic(self) -> None:
+        """Nothing comes over a network that we would see."""
 
     def forget(self, file: int) -> None:
         """Close a file; a later read opens what is there by then."""
