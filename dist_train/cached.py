@@ -112,7 +112,7 @@ class Cached:
     def traffic(self) -> tuple[int, int, int]:
         """Bytes that came over the network, requests, and requests that were sent again, so far."""
         buckets = {id(shard.bucket): shard.bucket for shard in self.shards.values()}.values()
-        fetched, requests, repeated = self.ranges.traffic()
+        fetched, requests, repeated = self.ranges.traffic() or (0, 0, 0)
         sums = sum(b.fetched for b in buckets), sum(b.requests for b in buckets), sum(b.repeated for b in buckets)
         return fetched + sums[0], requests + sums[1], repeated + sums[2]
 
