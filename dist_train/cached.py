@@ -49,13 +49,13 @@ class Cached:
         note: Callable[[str], None],
         wait: float = WAIT,
     ) -> None:
-        """shards: by the file's number; ranges: reads all files without the cache; plan: which shards to fetch when
-        (None: none, but those that are there are read); note: takes a line when ranges are read for want of a shard."""
+        """shards: by the file's number; ranges: reads any of the files without the cache; plan: which shards to fetch
+        when (None: none, but those that are there are read); note: takes a line when ranges are read for want of one."""
         self.cache, self.shards, self.ranges, self.plan, self.note, self.wait = cache, shards, ranges, plan, note, wait
         self.files = Files([cache.path(shards[one]) if one in shards else file for one, file in enumerate(files)])
         self.claims = Claims(cache.folder / "claims")
         self.turn = threading.Condition()
-        self.ready = set(range(len(files))) - shards.keys()
+        self.ready: set[int] = set()  # in the cache
         self.planned: set[int] = set()
         self.wanted: dict[int, float] = {}  # on their way, the soonest needed first; when to look for them
         self.asked: set[int] = set()  # of these, what reads wait for
@@ -80,7 +80,7 @@ class Cached:
                 return
             here = [file for file in files if file in self.shards]
             self.claims.hold([self.shards[file].sha256 for file in here])
-            self.ready -= self.shards.keys() & (set(here) - self.planned)  # these may have gone since
+            self.ready -= set(here) - self.planned  # these may have gone since
             self.planned = set(here)
             self.wanted = {file: 0.0 for file in here if file not in self.ready}
             if self.wanted and not self.threads:
@@ -98,16 +98,13 @@ class Cached:
         self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
     ) -> dict[int, OSError]:
         """`read_into` for many rows; what failed, by the row's number."""
-        local, failed = self._local(set(files)), dict[int, OSError]()
+        local = self._local(set(files))
         near = [row for row, file in enumerate(files) if file in local]
         far = [row for row, file in enumerate(files) if file not in local]
-        for row, error in _rows(self.files, near, files, offsets, buffers).items():
-            if files[row] in self.shards:  # evicted, or damaged on our disk: the store has it
-                self._lost(files[row])
-                far.append(row)
-            else:
-                failed[row] = error
-        return failed | _rows(self.ranges, far, files, offsets, buffers)
+        for row in _rows(self.files, near, files, offsets, buffers):  # evicted, or damaged on our disk
+            self._lost(files[row])
+            far.append(row)
+        return _rows(self.ranges, far, files, offsets, buffers)
 
     def traffic(self) -> tuple[int, int, int]:
         """Bytes that came over the network, requests, and requests that were sent again, so far."""
@@ -143,7 +140,7 @@ class Cached:
                     self.note(f"{self.cache.folder}: shards come too late, ranges of them are read meanwhile")
             if self.error is not None:
                 raise self.error
-            others = files - self.ready - self.wanted.keys()
+            others = (files & self.shards.keys()) - self.ready - self.wanted.keys()
             self.ready |= {file for file in others if self.cache.have(self.shards[file])}
             return self.ready & files
 

@@ -478,12 +478,25 @@ def test_a_cached_run_is_the_local_run_bit_for_bit(server: Faulty, data: Path, t
     lanes = ("data.lanes=4", "data.batch_size=16", "data.micro_batch=4", "data.shuffle_window=20", "run.epochs=2")
     local = train(tmp_path / "local", data, *lanes, ranks=2)
     there = (f"data.shards=[{server.address}]", f"data.cache_dir={tmp_path}/cache-$RANK")
-    job = Job(arguments(tmp_path / "far", data, *lanes, *there), tmp_path / "far", ranks=2)
-    job.until(lambda: job.run.steps() > 3)
-    job.kill()
-    job = Job(arguments(tmp_path / "far", data, *lanes, *there), tmp_path / "far", ranks=2)
-    assert job.wait() == [0, 0], job.text()
-    assert job.run.column("stream") == local.column("stream")
-    ours, theirs = job.run.last()["step"]["model"], local.last()["step"]["model"]
+    far = train(tmp_path / "far", data, *lanes, *there, ranks=2)
+    assert far.column("stream") == local.column("stream")
+    ours, theirs = far.last()["step"]["model"], local.last()["step"]["model"]
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert kept(tmp_path / "cache-0") and kept(tmp_path / "cache-1")
+    assert sum(far.column("fetched_bytes")) > 0
+
+
+def test_a_shard_replaced_in_the_store_is_one_line_and_exit_2(server: Faulty, data: Path, tmp_path: Path) -> None:
+    server.fault = lambda name, number: "replaced" if name == "s-07.tar" else None
+    there = (f"data.shards=[{server.address}]", f"data.cache_dir={tmp_path}/cache")
+    job = Job(arguments(tmp_path / "far", data, *there), tmp_path / "far")
+    assert job.wait() == [2]
+    errors = [line for line in job.text().splitlines() if "error" in line]
+    assert len(errors) == 1 and "s-07.tar: its sha256 is" in errors[0] and "Traceback" not in job.text()
+
+
+def test_a_cache_that_cannot_be_is_refused_at_the_start(server: Faulty, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, said in ((f"{tmp_path}/file/x", "cannot be written"), ("/x/$NOT_SET_HERE", "is not set on this host")):
+        with pytest.raises(ValueError, match=said):
+            Host(configured(server, tmp_path / "home", f"data.cache_dir={folder}"), place(0, 1))
