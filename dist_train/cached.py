@@ -50,7 +50,8 @@ class Cached:
         wait: float = WAIT,
     ) -> None:
         """shards: by the file's number; ranges: reads any of the files without the cache; plan: which shards to fetch
-        when (None: none, but those that are there are read); note: takes a line when ranges are read for want of one."""
+        when (None: none, but those that are there are read); note: takes a line when ranges are read for want of one.
+        """
         self.cache, self.shards, self.ranges, self.plan, self.note, self.wait = cache, shards, ranges, plan, note, wait
         self.files = Files([cache.path(shards[one]) if one in shards else file for one, file in enumerate(files)])
         self.claims = Claims(cache.folder / "claims")
