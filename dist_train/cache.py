@@ -80,7 +80,8 @@ class Cache:
                 os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
                 return path
         if state != ABSENT:
-            self.path(shard).unlink(missing_ok=True)  # who has it open reads on
+            with suppress(OSError):
+                path.unlink()  # who has it open reads on
         return None
 
     def doubt(self, shard: Shard) -> None:
@@ -93,9 +94,16 @@ class Cache:
 
         Errors: Full; ValueError where the store's bytes are not the index's; the bucket's own.
         """
-        with suppress(Timeout), self._lock(shard.sha256):
+        lock = self._lock(shard.sha256)
+        with _writing(self.folder):
+            try:
+                lock.acquire()
+            except Timeout:
+                return None
+        try:
             return self.find(shard) or self._fetch(shard, stopped)
-        return None
+        finally:
+            lock.release()
 
     def _state(self, shard: Shard) -> int:
         try:
@@ -130,14 +138,17 @@ class Cache:
                         part.replace(path)
                     return path
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
         text = f"its sha256 is {str(digest)[:16]}..., the index says {shard.sha256[:16]}...: it was replaced"
         raise ValueError(f"{shard.address}: {text}: restore it, or index the shards again")
 
     def _load(self, shard: Shard, part: Path, stopped: Callable[[], bool]) -> str | None:
         """Fill a reserved file; the sha256 of what came, None where one has stopped."""
         digest = hashlib.sha256()
-        with part.open("r+b") as file:
+        with _writing(self.folder):
+            file = part.open("r+b")
+        with file:
             for start in range(0, shard.size, PIECE):
                 if stopped():
                     return None

@@ -216,7 +216,7 @@ def of_view(
 ) -> Source:
     """`ranges` with the cache of a configuration before it; `ranges` as they are where there is none, or no store.
 
-    ValueError where the cache's folder cannot be written.
+    ValueError where the cache's folder cannot be written and a run begins (`plan` is Ahead); a pass goes on without it.
     """
     folder, size = config.data.cache, config.data.cache_gb
     shards: dict[int, Shard] = {}
@@ -232,7 +232,13 @@ def of_view(
     note = note or (lambda text: None)
     if isinstance(plan, Ahead) and plan.advice is not None:
         note(plan.advice)
-    return Cached(Cache(folder, None if size is None else int(size * 1e9)), view.files, shards, ranges, plan, note)
+    try:
+        cache = Cache(folder, None if size is None else int(size * 1e9))
+        return Cached(cache, view.files, shards, ranges, plan, note)
+    except (ValueError, OSError) as error:
+        if isinstance(plan, Ahead):
+            raise ValueError(f"data.cache_dir: {error}") from None
+        return ranges
 
 
 def _rows(

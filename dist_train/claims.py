@@ -23,15 +23,17 @@ class Claims:
         self.lock.acquire()
 
     def hold(self, names: Collection[str]) -> None:
-        """From now on these and no others."""
+        """From now on these and no others; on a full disk nothing changes, and others may take what is read."""
         part = self.path.with_suffix(".part")
-        part.write_text("\n".join(names))
-        part.replace(self.path)
+        with suppress(OSError):
+            part.write_text("\n".join(names))
+            part.replace(self.path)
 
     def close(self) -> None:
         """Claim nothing any more."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+            self.path.with_suffix(".part").unlink(missing_ok=True)
             self.lock.release()
             Path(self.lock.lock_file).unlink(missing_ok=True)
 
