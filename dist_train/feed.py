@@ -6,7 +6,7 @@ Feed         hands over batches; knows what was delivered, what was bad and how 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import objective, order, packed, source
+from dist_train import cached, objective, order, packed, source
+from dist_train.ahead import Ahead, Plan
 from dist_train.frontend import FrontBatch, FrontEnd
 from dist_train.reader import RawBatch, Reader
+from dist_train.route import Route
 from dist_train.settings import Config, Data
 from dist_train.shards import ShardSet, open_set
 from dist_train.view import View, choose
@@ -79,7 +81,7 @@ def _present(view: View) -> set[int]:
 
 def opened(config: Config, names: Sequence[str]) -> list[ShardSet]:
     """The shard sets of folders and addresses."""
-    return [open_set(name, config.patience) for name in names]
+    return [open_set(name, config.patience, config.data.cache) for name in names]
 
 
 def _scored(config: Config, kind: str, sets: list[ShardSet], train: View) -> View | None:
@@ -100,6 +102,14 @@ def stream_order(view: View, config: Config) -> order.Order:
     """The order of a view under a configuration."""
     data = config.data
     return order.Order(view.sizes, config.run.seed, data.lanes, data.shuffle_window, data.micro_batch)
+
+
+def ahead(view: View, config: Config, world: World, consumed: int, total: int) -> Ahead | None:
+    """Which shards this rank caches when, from position `consumed` on; None without a cache."""
+    if config.data.cache_dir is None:
+        return None
+    stream = stream_order(view, config)
+    return Ahead(Route(stream, consumed, total, config.data.batch_size, world.rank, world.host, world.size), view)
 
 
 def windows(view: View, config: Config, world: World, consumed: int, total: int) -> Iterator[NDArray[np.void]]:
@@ -150,12 +160,18 @@ class Feed:
         config: Config,
         training: bool,
         targets: bool = False,
+        plan: Plan | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
-        """`targets`: batches say all labels of each clip (`target_BC`)."""
+        """`targets`: batches say all labels of each clip (`target_BC`); `plan`: which shards to cache when; `note`:
+        takes a line where the cache fails.
+        """
         self.front, self.training = front, training
         self.targets = view.targets if targets else None
         self.cuda = front.device.type == "cuda"
-        self.source, data = source.of_view(view, config), config.data
+        self.source, data = cached.of_view(view, source.of_view(view, config), config, plan, note), config.data
+        if isinstance(self.source, cached.Cached):
+            requests = self.source.follow(requests, data.ahead)
         self.reader = Reader(self.source, requests, threads=data.threads, depth=data.ahead, pin=self.cuda)
         self.raws = iter(self.reader)
         self.stream = torch.cuda.Stream() if self.cuda else None  # type: ignore[no-untyped-call]

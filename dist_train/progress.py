@@ -20,6 +20,8 @@ _FREE |= {
     "data.shards",
     "data.eval_shards",
     "data.valid_shards",
+    "data.cache_dir",
+    "data.cache_gb",
 }
 _FREE_SECTIONS = ("log.", "checkpoint.", "evaluation.")
 

@@ -145,6 +145,11 @@ class Files:
     def traffic(self) -> None:
         """Nothing comes over a network that we would see."""
 
+    def forget(self, file: int) -> None:
+        """Close a file; a later read opens what is there by then."""
+        with self._lock:
+            self._open.pop(file, None)
+
     def close(self) -> None:
         """Forget all open files; a read in progress ends first, a later one opens its file again."""
         with self._lock:

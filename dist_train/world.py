@@ -54,6 +54,12 @@ class World:
     def first(self) -> bool:
         return self.place.rank == 0
 
+    @property
+    def host(self) -> range:
+        """The ranks of this one's host; launchers number them one after another."""
+        first = self.place.rank - self.place.local_rank
+        return range(max(first, 0), min(first + self.place.local_size, self.size))
+
     def add(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over ranks, in place; device tensors by the main group, host tensors by gloo."""
         if self.size > 1:

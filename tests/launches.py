@@ -188,6 +188,13 @@ class Job:
         return any((self.run.folder / "checkpoints").glob(".*.tmp"))
 
 
+def process(target: Callable[..., None], *given: Any) -> Any:
+    """A started process that calls `target`; it ends with this one."""
+    one = _server.Process(target=target, args=given, daemon=True)
+    one.start()
+    return one
+
+
 def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
     """Train to the end."""
     job = Job(arguments(home, data, *overrides), home, ranks)

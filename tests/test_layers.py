@@ -14,6 +14,7 @@ PACKAGE = ROOT / "dist_train"
 DATA = (
     *("shards", "view", "check", "storage", "reader", "window"),
     *("clouds", "bucket", "info", "remote", "ranges", "source"),
+    *("cache", "cached", "claims", "route", "ahead"),
     *("decode", "resample", "waves", "augment", "acoustics", "bank", "scene", "gaussian"),
     *("chosen", "filters", "masks", "mixing", "stretch", "preview"),
     *("features", "spectrogram", "batched", "precision", "frontend"),

@@ -1,5 +1,7 @@
 """Settings of a run: data, model, objective, optimizer, evaluation, checkpoints, log."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -47,7 +49,23 @@ class Data(Section):
     patience: float | None = Field(
         None, gt=0, description="seconds that an object store may be down; default: 120, or half of run.timeout if less"
     )
+    cache_dir: str | None = Field(
+        None, description="local folder for whole shards of object stores, shared by a host's jobs; $NAME is filled in"
+    )
+    cache_gb: float | None = Field(
+        None, gt=0, description="gigabytes of shards in cache_dir; default: as the disk allows, 5 % of it stays free"
+    )
     max_bad: float = Field(0.001, ge=0, le=1, description="share of unreadable clips (over 10) that stops the run")
+
+    @property
+    def cache(self) -> Path | None:
+        """`cache_dir` on this host. ValueError for a variable that is not set here."""
+        if self.cache_dir is None:
+            return None
+        path = os.path.expandvars(self.cache_dir)
+        if "$" in path:
+            raise ValueError(f"data.cache_dir={self.cache_dir}: a variable in it is not set on this host")
+        return Path(path).expanduser()
 
 
 Size = Annotated[int, Field(ge=1)]
