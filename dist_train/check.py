@@ -10,27 +10,43 @@ from pathlib import Path
 
 import numpy as np
 
-from dist_train import index, level, row
+from dist_train import desk, index, indexing, level, row
+from dist_train.bucket import remote
+from dist_train.desk import PATIENCE, Desk
 from dist_train.scan import Progress, Scan, line, scan
 from dist_train.shards import ShardSet, map_set, read_info
 
 RESTORE = "restore the shard, or index the folder anew if it was changed on purpose"
+SIDE_FILES = (row.ROWS, row.ACTIVITY, row.KEY_ENDS, row.KEYS, row.LABEL_ENDS, row.LABEL_IDS)
 AUDIO_FIELDS = ("digest", "size", "frames", "rate", "channels", "codec")
 LABEL_FIELDS = ("fold", "split", "group")
 
 
-def check(path: str | Path, progress: Progress | None = None, workers: int | None = None) -> list[str]:
-    """What is wrong with the shards of a folder and their index, a line each; [] where all is sound.
+def check(
+    path: str | Path, progress: Progress | None = None, workers: int | None = None, patience: float = PATIENCE
+) -> list[str]:
+    """What is wrong with the shards of a folder or an address and their index, a line each; [] where all is sound.
 
-    Without an index the tars themselves are checked. ValueError: there are no shards at all.
+    Without an index the tars themselves are checked. ValueError: there are no shards at all. PermissionError,
+    Unreachable: of a store.
     """
-    root, names = index.find(path)
+    if not remote(path):
+        root, _ = index.find(path)
+        return _check(Desk(root, str(root)), progress, workers)
+    with desk.opened(path, patience) as place:
+        place.fetch(name for name in SIDE_FILES if name in place.there)
+        if not place.tars():
+            raise ValueError(f"{place.said}: no .tar in it: {index.PACK.format(place.said)}")
+        return [line.replace(str(place.root), place.said) for line in _check(place, progress, workers)]
+
+
+def _check(place: Desk, progress: Progress | None, workers: int | None) -> list[str]:
+    root, names = place.root, list(place.tars())
     classes, skip = index.read_lines(root / row.CLASSES), frozenset(index.read_lines(root / row.SKIP) or ())
     damage, one, expected = _open(root, names, classes)
     rate = index.read_features(root)["rate"]
     job = partial(changed, expected=expected, classes=classes, skip=skip, frame_rate=rate)
-    paths = [root / name for name in names]
-    scans = [found for found in index.each(job, paths, workers, progress) if found is not None]
+    scans = [found for found in indexing.over(place, job, names, workers, progress) if found is not None]
     for found in scans:
         damage += found.damage
         if found.name in expected and one is not None:

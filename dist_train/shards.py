@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import index
+from dist_train import indexing
 from dist_train.index import REINDEX, find
 from dist_train.row import (
     ACTIVITY,
@@ -67,8 +67,8 @@ class ShardSet:
 
 
 def build(path: str | Path, workers: int | None = None, progress: Progress | None = None) -> ShardSet:
-    """Index the tars of a folder and open them; `index.write` says what is refused (ValueError)."""
-    index.write(Path(path), workers, progress)
+    """Index the tars of a folder and open them; `index.assemble` says what is refused (ValueError)."""
+    indexing.build(path, workers, progress)
     return open_set(path)
 
 
