@@ -78,7 +78,7 @@ def _agree(desk: Desk, packlist: Packlist, options: dict[str, Any], own: Part) -
         _same(desk, ours, plans[own], own)
     for other, theirs in plans.items():
         if other != own:
-            part.agree(Path(desk.said), own, ours, other, theirs)
+            part.agree(desk.said, own, ours, other, theirs)
     strangers = desk.tars().keys() - {shard_name(number) for number in range(len(packlist.shards))}
     if strangers:
         raise ValueError(f"{desk.root / min(strangers)}: is not of this packing; move it elsewhere")

@@ -41,6 +41,9 @@ def opened(source: Path | str, patience: float, say: Callable[[str], None]) -> I
     if not remote(source):
         yield Path(source), jobs.in_order
         return
+    if str(source).lower().startswith("http"):
+        text = "a web server does not list its files: copy them to a folder, or name s3://, gs:// or az://"
+        raise ValueError(f"{source}: {text}")
     address, _, table = str(source).rstrip("/").rpartition("/")
     if Path(table).suffix.lower() not in (".csv", *LISTS):
         address, table = str(source).rstrip("/"), ""

@@ -87,7 +87,7 @@ def merged(root: Path, names: Sequence[str]) -> list[tuple[str, str]] | None:
         return None
     parts = sorted(plans)
     for other in parts[1:]:
-        agree(root, parts[0], plans[parts[0]], other, plans[other])
+        agree(str(root), parts[0], plans[parts[0]], other, plans[other])
     every = [Part(number, parts[0].of) for number in range(1, parts[0].of + 1)]
     if missing := [part for part in every if not (root / WORK / part.file("done")).is_file()]:
         rest = f" and {len(missing) - 4} more" if missing[4:] else ""
@@ -102,16 +102,16 @@ def merged(root: Path, names: Sequence[str]) -> list[tuple[str, str]] | None:
     return sorted(left_out)
 
 
-def agree(root: Path, one: Part, plan: dict[str, Any], other: Part, theirs: dict[str, Any]) -> None:
+def agree(place: str, one: Part, plan: dict[str, Any], other: Part, theirs: dict[str, Any]) -> None:
     """ValueError unless two plans are parts of one packing."""
     if one.of != other.of and not (one.whole or other.whole):
-        raise ValueError(f"{root}: holds {other} and {one}: all machines pack with the same N of --part I/N")
+        raise ValueError(f"{place}: holds {other} and {one}: all machines pack with the same N of --part I/N")
     if changed := differing(theirs["options"], plan["options"], one, other):
-        raise ValueError(f"{root}: {'; '.join(changed)}: give all parts the same options")
+        raise ValueError(f"{place}: {'; '.join(changed)}: give all parts the same options")
     if theirs.get("list") != plan["list"]:
         counts = f"{plan.get('clips')} clips in {plan['shards']} shards, {theirs.get('clips')} in {theirs['shards']}"
         text = f"{_said(one)} and {_said(other)} have different lists of recordings ({counts})"
-        raise ValueError(f"{root}: {text}: all parts need the same SOURCE and options")
+        raise ValueError(f"{place}: {text}: all parts need the same SOURCE and options")
 
 
 def differing(old: dict[str, Any], new: dict[str, Any], now: Part, before: Part) -> list[str]:
