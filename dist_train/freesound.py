@@ -32,7 +32,8 @@ def fsdkaggle2018(root: Path, pick: Pick) -> Source:
     all its clips are verified.
     """
     no_group(pick, "fsdkaggle2018")
-    found, notes = [], []
+    found: list[Sample] = []
+    notes: list[str] = []
     for split, name in KAGGLE_TABLES.items():
         table = root / "FSDKaggle2018.meta" / name
         if not table.is_file():
@@ -71,7 +72,8 @@ def fsd50k(root: Path, pick: Pick) -> Source:
     """
     no_group(pick, "fsd50k")
     classes = _vocabulary(root / "FSD50K.ground_truth" / VOCABULARY)
-    found, notes = [], []
+    found: list[Sample] = []
+    notes: list[str] = []
     for part, names in FSD50K_TABLES.items():
         table, uploader = root / "FSD50K.ground_truth" / f"{part}.csv", _uploaders(root, part)
         if not table.is_file():

@@ -111,7 +111,7 @@ def test_fsd50k_is_chosen_by_a_column_that_only_its_dev_table_has(fsd50k: Path) 
     source = layouts.read(fsd50k, where=("split=val",))
     assert [(sample.group, sample.split) for sample in source.samples] == [("8", "valid"), ("5", "test")]
     assert "eval.csv has no column split: all its clips stay" in source.notes
-    with pytest.raises(ValueError, match="dev.csv line 1: no column splot"):
+    with pytest.raises(ValueError, match=r"dev\.csv line 1: no column splot"):
         layouts.read(fsd50k, where=("splot=val",))
 
 
