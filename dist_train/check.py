@@ -12,9 +12,11 @@ import numpy as np
 
 from dist_train import desk, index, indexing, level, row
 from dist_train.bucket import remote
-from dist_train.desk import PATIENCE, Desk
+from dist_train.desk import Desk
+from dist_train.info import read_info
+from dist_train.remote import PATIENCE
 from dist_train.scan import Progress, Scan, line, scan
-from dist_train.shards import ShardSet, map_set, read_info
+from dist_train.shards import ShardSet, map_set
 
 RESTORE = "restore the shard, or index the folder anew if it was changed on purpose"
 SIDE_FILES = (row.ROWS, row.ACTIVITY, row.KEY_ENDS, row.KEYS, row.LABEL_ENDS, row.LABEL_IDS)
@@ -104,7 +106,7 @@ def _open(
     if classes is not None and classes != info["classes"]:
         damage.append(f"{row.CLASSES}: not the classes of the index: restore it, or {again}")
     try:
-        one = map_set(root, info)
+        one = map_set(root, root, info)
     except ValueError as error:
         return [*damage, str(error)], None, expected
     if wrong := [f"{name}: its bytes are not those that were written: {again}" for name in _wrong_files(one)]:

@@ -18,13 +18,13 @@ from pathlib import Path
 from dist_train import disk, scratch
 from dist_train.bucket import Bucket, remote
 from dist_train.part import WORK
+from dist_train.remote import PATIENCE
 from dist_train.scanned import State, on_disk
 
 AT_ONCE = 2  # shards that are scanned and sent while the next one is written
 MANY = 32  # small objects at once
 SMALL = ("classes.txt", "skip.txt", "features.json", "index.json")
 OF_PARTS = re.compile(rf"{re.escape(WORK)}/(plan|done)[^/]*\.json")
-PATIENCE = 120.0
 
 
 @dataclass(eq=False)
@@ -99,7 +99,9 @@ class Desk:
             self._waiting.popleft().result()
 
     def close(self) -> None:
-        """End the threads; what waits is dropped, what runs ends."""
+        """End the threads; what waits is dropped, what runs ends, and nobody is patient with the store any more."""
+        if self.bucket is not None:
+            self.bucket.give_up()
         self._threads.shutdown(cancel_futures=True)
 
 
@@ -116,11 +118,11 @@ def opened(dest: Path | str, patience: float = PATIENCE) -> Iterator[Desk]:
         return
     bucket = Bucket(writable(str(dest)), patience)
     with scratch.folder() as root:
-        desk = Desk(root, bucket.address, bucket)
+        desk = Desk(root, bucket.said, bucket)
         try:
             desk.there = {name: (size, tag) for name, (size, tag, _) in bucket.entries().items()}
             desk.fetch(name for name in desk.there if name in SMALL or OF_PARTS.fullmatch(name))
-            with spoken(root, bucket.address):
+            with spoken(root, bucket.said):
                 yield desk
         finally:
             desk.close()

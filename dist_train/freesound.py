@@ -65,7 +65,7 @@ def is_fsd50k(root: Path) -> bool:
 def fsd50k(root: Path, pick: Pick) -> Source:
     """FSD50K: several labels a clip, classes in the vocabulary's order, splits train, valid and test.
 
-    A condition on split chooses among the dev clips: the eval table lacks that column, for all its clips are for testing.
+    A condition on split chooses among the dev clips: the eval table lacks that column, all its clips are for testing.
 
     The group is who uploaded the clip where FSD50K.metadata/ is there, for one person's recordings are alike; else the
     Freesound recording, which is the clip.

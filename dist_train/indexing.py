@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from dist_train import desk, disk, index, part, row, scanned, scratch
 from dist_train.bucket import Bucket, remote
-from dist_train.desk import PATIENCE, Desk
+from dist_train.desk import Desk
 from dist_train.part import WORK
+from dist_train.remote import PATIENCE
 from dist_train.scan import Progress, scan
 
 LEFT_OUT = "left_out.tsv"

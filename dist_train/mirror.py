@@ -73,10 +73,10 @@ class Mirror:
         entries = self.bucket.entries()
         entries = {name: entry for name, entry in entries.items() if name and not name.endswith("/")}
         if not entries:
-            raise ValueError(f"{self.bucket.address}: no objects there")
+            raise ValueError(f"{self.bucket.said}: no objects there")
         tables = []
         for name, (size, _, changed) in entries.items():
-            path = self.root / _safe(name, self.bucket.address)
+            path = self.root / _safe(name, self.bucket.said)
             self._place(path, name, size, changed)
             if path.suffix.lower() in SUFFIXES:
                 self.states[path] = size, changed
@@ -85,7 +85,7 @@ class Mirror:
         for _ in self.threads.map(lambda pair: self.bucket.download(*pair), tables):
             pass
         total = sum(size for size, _ in self.states.values())
-        say(f"{self.bucket.address}: {len(self.states)} recordings, {total / 1e9:.2f} GB, fetched as they are needed")
+        say(f"{self.bucket.said}: {len(self.states)} recordings, {total / 1e9:.2f} GB, fetched as they are needed")
 
     def _place(self, path: Path, name: str, size: int, changed: int) -> None:
         try:
@@ -93,7 +93,7 @@ class Mirror:
             _empty(path, size, changed)
         except (FileExistsError, IsADirectoryError, NotADirectoryError):
             text = "is an object and the folder of others: no disk can hold both; rename one"
-            raise ValueError(f"{self.bucket.address}/{name}: {text}") from None
+            raise ValueError(f"{self.bucket.said}/{name}: {text}") from None
         except OSError as error:
             raise ValueError(f"{scratch.place()}: no file for {name}: {error.strerror}") from None
 
@@ -180,7 +180,8 @@ class Mirror:
                     _empty(path, *self.states[path])
 
     def close(self) -> None:
-        """End the threads; what waits is dropped."""
+        """End the threads; what waits is dropped, and nobody is patient with the store any more."""
+        self.bucket.give_up()
         self.threads.shutdown(cancel_futures=True)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from dist_train import claim, layouts, trim
 from dist_train.bucket import remote
 from dist_train.coding import CODECS
-from dist_train.desk import PATIENCE
 from dist_train.part import WHOLE, Part
+from dist_train.remote import PATIENCE
 from dist_train.trim import Trim
 
 
