@@ -45,7 +45,7 @@ def check(
 def _check(place: Desk, progress: Progress | None, workers: int | None) -> list[str]:
     root, names = place.root, list(place.tars())
     classes, skip = index.read_lines(root / row.CLASSES), frozenset(index.read_lines(root / row.SKIP) or ())
-    damage, one, expected = _open(root, names, classes)
+    damage, one, expected = _open(place, names, classes)
     rate = index.read_features(root)["rate"]
     job = partial(changed, expected=expected, classes=classes, skip=skip, frame_rate=rate)
     scans = [found for found in indexing.over(place, job, names, workers, progress) if found is not None]
@@ -92,16 +92,17 @@ def compare(one: ShardSet, found: Scan) -> list[str]:
 
 
 def _open(
-    root: Path, names: Sequence[str], classes: Sequence[str] | None
+    place: Desk, names: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[list[str], ShardSet | None, dict[str, str]]:
     """The index's own damage, the index unless it cannot be read, and the checksum that it has of each tar."""
-    again = index.REINDEX.format(root)
+    root, again = place.root, index.REINDEX.format(place.root)
     try:
         info = read_info(root)
     except ValueError as error:
         return [str(error)], None, {}
     expected = {shard["name"]: shard["sha256"] for shard in info["shards"]}
-    damage = [f"{name}: in the index but not on disk: restore it, or {again}" for name in expected if name not in names]
+    where = "on disk" if place.bucket is None else "in the store"
+    damage = [f"{name}: in the index but not {where}: restore it, or {again}" for name in expected if name not in names]
     damage += [f"{name}: not in the index: {again}" for name in names if name not in expected]
     if classes is not None and classes != info["classes"]:
         damage.append(f"{row.CLASSES}: not the classes of the index: restore it, or {again}")

@@ -45,7 +45,7 @@ def write(place: Desk, workers: int | None, progress: Progress | None) -> dict[s
     classes, skip = index.read_lines(root / row.CLASSES), frozenset(index.read_lines(root / row.SKIP) or ())
     rate = index.read_features(root)["rate"]
     key = scanned.key(classes, skip, rate)
-    files = {name: f"{WORK}/{name.removesuffix('.tar')}.npz" for name in tars}
+    files = {name: f"{WORK}/{name.removesuffix('.tar')}.scan" for name in tars}
     place.fetch(file for file in files.values() if file in place.there and not (root / file).is_file())
     scans = {name: scanned.load(root / files[name], key, state) for name, state in tars.items()}
     job = partial(scan, classes=classes, skip=skip, frame_rate=rate)

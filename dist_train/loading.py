@@ -86,7 +86,7 @@ def load(
 
 def _shelve(desk: Desk, number: int, loaded: Loaded, keep: Keep) -> None:
     """Keep the scan of a shard; where the desk is a store's, send the shard, its scan and last its record."""
-    tar, record, kept = shard_name(number), f"{WORK}/{_stem(number)}.json", f"{WORK}/{_stem(number)}.npz"
+    tar, record, kept = shard_name(number), f"{WORK}/{_stem(number)}.json", f"{WORK}/{_stem(number)}.scan"
     tag = ""
     if loaded.bytes:
         found = scan(desk.root / tar, keep.classes, frozenset(), keep.frame_rate)

@@ -1,6 +1,6 @@
 """What the scan of a tar found, kept beside it, so that `index` need not read the tar again.
 
-    DEST/.packing/shard-000003.npz    rows, activity, keys, names, checksum; and the state of the tar that was scanned
+    DEST/.packing/shard-000003.scan   rows, activity, keys, names, checksum; and the state of the tar that was scanned
 
 The state is the tar's bytes and time of change on a disk, its bytes and tag in a store. A tar in another state, or a
 scan for other classes or with other samples left out, is scanned anew.
@@ -9,15 +9,15 @@ scan for other classes or with other samples left out, is scanned anew.
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dist_train.row import ROW, SEGMENTS, VERSION
+from dist_train.row import VERSION
 from dist_train.scan import Scan
 
+DIGEST = 32  # bytes: the file begins with the checksum of the rest
 State = tuple[int, str]
 
 
@@ -48,22 +48,23 @@ def dump(found: Scan, key: str, state: State) -> bytes:
     text = np.frombuffer(json.dumps(said).encode(), np.uint8)
     file = io.BytesIO()
     np.savez(file, rows=found.rows, activity=found.activity, said=text)
-    return file.getvalue()
+    raw = file.getvalue()
+    return hashlib.sha256(raw).digest() + raw
 
 
 def load(path: Path, key: str, state: State) -> Scan | None:
     """The scan, None where there is none, or one of another state, or a damaged one."""
     if not path.is_file() or not state[1]:
         return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            rows, activity, said = file["rows"], file["activity"], json.loads(file["said"].tobytes())
-        if said["key"] != key or tuple(said["state"]) != state:
-            return None
-        names = [tuple(several) for several in said["names"]]
-        found = Scan(said["name"], said["bytes"], said["sha256"], rows, activity, said["keys"], names)
-        found.bins = set(said["bins"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    whole = path.read_bytes()
+    digest, raw = whole[:DIGEST], whole[DIGEST:]
+    if hashlib.sha256(raw).digest() != digest:
         return None
-    fits = rows.dtype == ROW and len(rows) == len(activity) == len(found.keys) == len(names)
-    return found if fits and activity.shape[1:] == (SEGMENTS,) else None
+    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+        rows, activity, said = file["rows"], file["activity"], json.loads(file["said"].tobytes())
+    if said["key"] != key or tuple(said["state"]) != state:
+        return None
+    names = [tuple(several) for several in said["names"]]
+    found = Scan(said["name"], said["bytes"], said["sha256"], rows, activity, said["keys"], names)
+    found.bins = set(said["bins"])
+    return found
