@@ -4,7 +4,8 @@
     task    --> the files it names are fetched, many at once and a little ahead; emptied again when it is done
 
 Files that were fetched stay while there is room: up to half of what was free on the scratch disk. So a source that fits
-is fetched once; a larger one again for each pass over it (headers, digests where folds are made, packing).
+is fetched once; a larger one again for each pass over it: digests, where folds are made, and packing. Headers of WAV
+and FLAC are read from a file's first bytes, where the whole will not stay or is another machine's to pack.
 """
 
 import os
@@ -28,13 +29,17 @@ TABLE_BYTES = 1 << 30
 MANY = 32  # files at once
 AHEAD = 3  # tasks a process
 PIECE = 1 << 26  # bytes of files a task
+HEAD = 1 << 14  # bytes that hold a header
+HEADED = (".wav", ".wave", ".flac")  # headers at the start, and the length in them or in the file's size
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 @contextmanager
-def opened(source: Path | str, patience: float, say: Callable[[str], None]) -> Iterator[tuple[Path, Spread]]:
-    """The folder to read a source from, and how tasks on its files are given to processes.
+def opened(
+    source: Path | str, patience: float, whole: bool, say: Callable[[str], None]
+) -> Iterator[tuple[Path, Spread]]:
+    """The folder to read a source from, and how tasks on its files are given to processes. whole: all is to be packed.
 
     ValueError, PermissionError, Unreachable: of a store; its errors name addresses, not scratch files.
     """
@@ -50,7 +55,7 @@ def opened(source: Path | str, patience: float, say: Callable[[str], None]) -> I
     with scratch.folder() as root, spoken(root, address):
         mirror = Mirror(Bucket(address, patience), root)
         try:
-            mirror.build(say)
+            mirror.build(whole, say)
             yield root / table, mirror.spread
         finally:
             mirror.close()
@@ -62,13 +67,14 @@ class Mirror:
     def __init__(self, bucket: Bucket, root: Path) -> None:
         self.bucket, self.root = bucket, root
         self.left = scratch.free() // 2
+        self.heads = False  # headers are read from the files' first bytes
         self.states: dict[Path, tuple[int, int]] = {}  # bytes and time of change of each recording
         self.here: dict[Path, Future[None]] = {}  # recordings that are fetched, or being fetched
         self.users = Counter[Path]()
         self.lock = threading.Lock()
         self.threads = ThreadPoolExecutor(MANY)
 
-    def build(self, say: Callable[[str], None]) -> None:
+    def build(self, whole: bool, say: Callable[[str], None]) -> None:
         """The tree. ValueError: nothing there, or names that no folder can have."""
         entries = self.bucket.entries()
         entries = {name: entry for name, entry in entries.items() if name and not name.endswith("/")}
@@ -85,6 +91,7 @@ class Mirror:
         for _ in self.threads.map(lambda pair: self.bucket.download(*pair), tables):
             pass
         total = sum(size for size, _ in self.states.values())
+        self.heads = not whole or total > self.left
         say(f"{self.bucket.said}: {len(self.states)} recordings, {total / 1e9:.2f} GB, fetched as they are needed")
 
     def _place(self, path: Path, name: str, size: int, changed: int) -> None:
@@ -101,14 +108,26 @@ class Mirror:
         self, function: Callable[[list[Task]], list[Result]], tasks: Iterable[list[Task]], workers: int
     ) -> Generator[list[Result], None, None]:
         """`jobs.in_order`, the files of each task fetched before and let go after it; large ones are cut in pieces."""
-        given: deque[list[Path]] = deque()
-        results = jobs.in_order(function, self._ahead(self._pieces(tasks), given, AHEAD * workers), workers)
+        heads = self.heads and function is jobs.headers
+        given: deque[tuple[list[Task], list[Path]]] = deque()
+        fetched = self._ahead(self._pieces(tasks), given, AHEAD * workers, self._fetch_heads if heads else self._fetch)
+        results = jobs.in_order(function, fetched, workers)
         try:
             for result in results:
-                self._release(given.popleft())
-                yield result
+                task, paths = given.popleft()
+                self._release(paths)
+                yield self._mended(function, task, result) if heads else result
         finally:
             results.close()
+
+    def _mended(self, function: Any, paths: Sequence[Any], found: list[Result]) -> list[Result]:
+        """Headers; of a file whose first bytes did not do, the whole is read."""
+        again = [path for path, head in zip(paths, found, strict=True) if isinstance(head, str) and self._headed(path)]
+        for one in self._fetch(again):
+            one.result()
+        whole = dict(zip(again, function(again), strict=True))
+        self._release(again)
+        return [whole.get(path, head) for path, head in zip(paths, found, strict=True)]
 
     def _pieces(self, tasks: Iterable[list[Task]]) -> Iterator[list[Task]]:
         """The tasks in pieces whose files take at most PIECE bytes together, or are one."""
@@ -124,7 +143,13 @@ class Mirror:
                 size += more
             yield piece
 
-    def _ahead(self, tasks: Iterable[list[Task]], given: deque[list[Path]], depth: int) -> Iterator[list[Task]]:
+    def _ahead(
+        self,
+        tasks: Iterable[list[Task]],
+        given: deque[tuple[list[Task], list[Path]]],
+        depth: int,
+        fetch: Callable[[list[Path]], list[Future[None]]],
+    ) -> Iterator[list[Task]]:
         """The tasks, each once its files are here."""
         waiting = deque[tuple[list[Task], list[Path], list[Future[None]]]]()
 
@@ -132,11 +157,11 @@ class Mirror:
             task, paths, fetched = waiting.popleft()
             for one in fetched:
                 one.result()
-            given.append(paths)
+            given.append((task, paths))
             return task
 
         for task in tasks:
-            waiting.append((task, paths := self._paths(task), self._fetch(paths)))
+            waiting.append((task, paths := self._paths(task), fetch(paths)))
             if len(waiting) > depth:
                 yield first()
         while waiting:
@@ -156,11 +181,33 @@ class Mirror:
                     self.here[path] = self.threads.submit(self._bring, path)
             return [self.here[path] for path in paths]
 
+    def _fetch_heads(self, paths: list[Path]) -> list[Future[None]]:
+        begun = [self.threads.submit(self._bring_head, path) for path in paths if self._headed(path)]
+        return begun + self._fetch([path for path in paths if not self._headed(path)])
+
+    def _headed(self, path: Path) -> bool:
+        return path.suffix.lower() in HEADED and self.states.get(path, (0, 0))[0] > 4 * HEAD
+
+    def _bring_head(self, path: Path) -> None:
+        size, changed = self.states[path]
+        with self._fetching(path) as name:
+            data = self.bucket.range(name, 0, HEAD, size)
+            with path.open("r+b") as file:
+                file.write(data)
+            os.utime(path, ns=(changed, changed))
+
     def _bring(self, path: Path) -> None:
-        name, (_, changed) = path.relative_to(self.root).as_posix(), self.states[path]
-        try:
+        changed = self.states[path][1]
+        with self._fetching(path) as name:
             self.bucket.download(name, path)
             os.utime(path, ns=(changed, changed))
+
+    @contextmanager
+    def _fetching(self, path: Path) -> Iterator[str]:
+        """The object's name; what fails in fetching it, in words."""
+        name = path.relative_to(self.root).as_posix()
+        try:
+            yield name
         except FileNotFoundError:  # it went after it was listed: a recording that cannot be read
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -172,9 +219,12 @@ class Mirror:
     def _release(self, paths: list[Path]) -> None:
         """The files are let go; those that nobody needs are emptied where room is short."""
         with self.lock:
-            self.users.subtract(paths)
             for path in paths:
-                if self.left < 0 and not self.users[path] and path in self.here:
+                if path not in self.here:  # only its head is
+                    _empty(path, *self.states[path])
+                    continue
+                self.users[path] -= 1
+                if self.left < 0 and not self.users[path]:
                     del self.here[path]
                     self.left += self.states[path][0]
                     _empty(path, *self.states[path])

@@ -86,7 +86,10 @@ def pack(
     workers, recipe = options.workers or index.cores(), None
     if options.features is not None:
         recipe, options = _recipe(options)
-    with mirror.opened(source, options.patience, say) as (root, spread), desk.opened(dest, options.patience) as place:
+    with (
+        mirror.opened(source, options.patience, options.part.whole, say) as (root, spread),
+        desk.opened(dest, options.patience) as place,
+    ):
         crew = Crew(workers, progress, spread)
         report = _pack(source, root, place, options, recipe, crew, say)
     report.elapsed = time.monotonic() - begun

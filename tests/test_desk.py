@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from dist_train import check, indexing, scanned, scratch
 from dist_train.bucket import Bucket
 from dist_train.options import Options
 from dist_train.packing import pack
+from dist_train.part import Part
 
 RATE = 8000
 Run = Callable[..., subprocess.Popen[str]]
@@ -117,6 +119,35 @@ def test_recordings_that_do_not_fit_scratch_are_fetched_again(
     pack(source / "table.csv", tmp_path / "mine", options())
     pack(f"{place}/table.csv", tmp_path / "theirs", options())
     assert sums(tmp_path / "mine") == sums(tmp_path / "theirs")
+
+
+def test_a_part_reads_no_more_than_headers_of_what_others_pack(
+    source: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a WAV whose header is behind its first bytes, and of one that is cut."""
+    for number in range(30):
+        noise = np.random.default_rng(number).uniform(-0.5, 0.5, 5 * RATE)
+        soundfile.write(source / f"audio/{number}.wav", noise, RATE)
+    raw = (source / "audio/4.wav").read_bytes()
+    late = raw[:12] + b"LIST" + (40000).to_bytes(4, "little") + bytes(40000) + raw[12:]
+    (source / "audio/4.wav").write_bytes(late)
+    (source / "audio/7.wav").write_bytes(raw[:-9000])
+    names = [f"audio/{number}.wav" for number in range(30)]
+    (source / "table.csv").write_text("path,label,fold\n" + "".join(f"{name},a,0\n" for name in names))
+    put(source, f"{place}/raw")
+    fetched: list[str] = []
+    fetch = Bucket.download
+    monkeypatch.setattr(Bucket, "download", lambda self, name, path: fetched.append(name) or fetch(self, name, path))
+    for one in (1, 2, 3):
+        fetched.clear()
+        pack(f"{place}/raw", tmp_path / "parts", options(part=Part(one, 3), shard_mb=0.3))
+        assert len(fetched) < 20
+        assert {"table.csv", "audio/4.wav", "audio/7.wav"} <= set(fetched)
+    mine = pack(source, tmp_path / "mine", options(shard_mb=0.3))
+    assert [name for name, _ in mine.unreadable] == ["audio/7.wav"]
+    for name in ("parts", "mine"):
+        indexing.build(tmp_path / name, 1)
+    assert sums(tmp_path / "parts") == sums(tmp_path / "mine")
 
 
 def test_an_index_in_a_store_reads_only_the_tars_that_it_does_not_know(
@@ -244,8 +275,6 @@ def test_scratch_of_a_killed_process_is_removed(temporary: Path) -> None:
     for folder in (left, young):
         (folder / "work").mkdir(parents=True)
     with scratch.folder() as held:
-        import os
-
         for folder in (left, held.parent):
             os.utime(folder, (0, 0))
         with scratch.folder():
@@ -254,8 +283,6 @@ def test_scratch_of_a_killed_process_is_removed(temporary: Path) -> None:
 
 
 def test_a_damaged_scan_is_no_scan(tmp_path: Path, source: Path) -> None:
-    from dist_train.part import Part
-
     pack(source, tmp_path / "out", options(part=Part(1, 2)))
     path = next((tmp_path / "out/.packing").glob("*.scan"))
     state = scanned.on_disk(tmp_path / f"out/{path.stem}.tar")
