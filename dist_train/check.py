@@ -35,7 +35,7 @@ def check(
     if not remote(path):
         root, _ = index.find(path)
         return _check(Desk(root, str(root)), progress, workers)
-    with desk.opened(path, patience) as place:
+    with desk.opened(path, patience, write=False) as place:
         place.fetch(name for name in SIDE_FILES if name in place.there)
         if not place.tars():
             raise ValueError(f"{place.said}: no .tar in it: {index.PACK.format(place.said)}")

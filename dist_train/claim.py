@@ -35,6 +35,7 @@ def claimed(desk: Desk, packlist: Packlist, options: dict[str, Any], own: Part) 
     """The desk with its plan, locked. ValueError where another process packs there, or another plan lies there."""
     if desk.bucket is not None and (desk.tars() or INDEX in desk.there) and not part.planned(desk.root):
         raise ValueError(f"{desk.said}: holds shards that are not of this packing; name another address")
+    disk.writable(desk.root)
     (desk.root / WORK).mkdir(exist_ok=True)
     with ExitStack() as locks:
         if desk.bucket is None:

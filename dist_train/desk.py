@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dist_train import disk, scratch
+from dist_train import scratch
 from dist_train.bucket import Bucket, remote
 from dist_train.part import WORK
 from dist_train.remote import PATIENCE
 from dist_train.scanned import State, on_disk
 
+PROBE = f"{WORK}/writable"
 AT_ONCE = 2  # shards that are scanned and sent while the next one is written
 MANY = 32  # small objects at once
 SMALL = ("classes.txt", "skip.txt", "features.json", "index.json")
@@ -106,12 +107,12 @@ class Desk:
 
 
 @contextmanager
-def opened(dest: Path | str, patience: float = PATIENCE) -> Iterator[Desk]:
-    """The desk of a folder or an address. ValueError, PermissionError, Unreachable: nothing can be written there."""
+def opened(dest: Path | str, patience: float = PATIENCE, write: bool = True) -> Iterator[Desk]:
+    """The desk of a folder or an address. ValueError, PermissionError, Unreachable: nothing can be read there, or
+    written: told before the work."""
     if not remote(dest):
         desk = Desk(Path(dest), str(dest))
         try:
-            disk.writable(desk.root)
             yield desk
         finally:
             desk.close()
@@ -120,6 +121,9 @@ def opened(dest: Path | str, patience: float = PATIENCE) -> Iterator[Desk]:
     with scratch.folder() as root:
         desk = Desk(root, bucket.said, bucket)
         try:
+            if write:
+                bucket.put(PROBE, b"")
+                bucket.delete(PROBE)
             desk.there = {name: (size, tag) for name, (size, tag, _) in bucket.entries().items()}
             desk.fetch(name for name in desk.there if name in SMALL or OF_PARTS.fullmatch(name))
             with spoken(root, bucket.said):

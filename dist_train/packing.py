@@ -87,8 +87,8 @@ def pack(
     if options.features is not None:
         recipe, options = _recipe(options)
     with (
-        mirror.opened(source, options.patience, options.part.whole, say) as (root, spread),
         desk.opened(dest, options.patience) as place,
+        mirror.opened(source, options.patience, options.part.whole, say) as (root, spread),
     ):
         crew = Crew(workers, progress, spread)
         report = _pack(source, root, place, options, recipe, crew, say)
@@ -124,8 +124,7 @@ def _pack(
     made = {} if recipe is None else {"features": recipe.stored.record(), "feature_type": recipe.kind}
     with claimed(place, wanted, options.coding() | {"classes": list(ordered)} | made, options.part):
         if recipe is not None:
-            loading.write_whole(place.root / FEATURES, recipe.record())
-            place.put(FEATURES)
+            _lay(place, FEATURES, recipe.record(), options.part)
         _load(report, place, wanted, options, recipe, crew)
     return report
 
@@ -152,6 +151,14 @@ def _recipe(options: Options) -> tuple["Recipe", Options]:
     recipe = extraction.recipe(options.features, options.feature_type)
     given = {name: value for name, value in options.coding().items() if value != getattr(Options, name)}
     return recipe, dataclasses.replace(options, **recipe.settles(given))
+
+
+def _lay(place: Desk, name: str, data: bytes, own: Part) -> None:
+    """A file beside the shards that all parts write alike, perhaps at one time: each under a name of its own first."""
+    made = place.root / WORK / f"{name}-{own.number}"
+    loading.write_whole(made, data)
+    made.replace(place.root / name)
+    place.put(name)
 
 
 def _usable(samples: Sequence[Sample], options: Options, report: Report, crew: Crew) -> Iterator[Clip]:
@@ -255,8 +262,7 @@ def _count(report: Report, shards: list[list[Item]], loaded: list[Loaded]) -> No
 
 def _finish(report: Report, place: Desk, numbers: list[int], loaded: list[Loaded], crew: Crew) -> None:
     """Class list, list of what is left out; index, or the part's own record."""
-    loading.write_whole(place.root / CLASSES, "".join(f"{name}\n" for name in report.classes).encode())
-    place.put(CLASSES)
+    _lay(place, CLASSES, "".join(f"{name}\n" for name in report.classes).encode(), report.part)
     total = report.clips + len(report.unreadable) + len(report.short)
     sound = len(report.unreadable) <= MAX_UNREADABLE * total
     left_out = sorted([*report.unreadable, *report.short])

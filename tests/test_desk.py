@@ -202,7 +202,7 @@ def test_places_that_cannot_be(source: Path, seaweed: Seaweed, tmp_path: Path, o
     of, to = (one if "://" in one else str(tmp_path / one) for one in (of, to))
     with pytest.raises(ValueError, match=message):
         pack(of, to, options())
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_store_with_other_shards_is_refused(source: Path, place: str) -> None:
