@@ -3,7 +3,8 @@
 import hashlib
 import os
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +154,8 @@ def test_who_would_write_the_same_shards_is_refused(
 
 def test_parts_at_the_same_time(source: Path, tmp_path: Path) -> None:
     parts = [options(part=Part(one, 4)) for one in range(1, 5)]
-    threads = [threading.Thread(target=pack, args=(source, tmp_path / "out", one)) for one in parts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(partial(pack, source, tmp_path / "out"), parts))
     indexing.build(tmp_path / "out", 1)
     assert sums(tmp_path / "out") == whole(source, tmp_path / "mine")
 

@@ -77,7 +77,7 @@ QUIET = 5.0  # seconds between plain lines
 def main(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background of a shell SIGINT itself is ignored
     try:
         return {"pack": pack, "index": index, "check": check}[options.command](options)
     except (ValueError, OSError) as error:
