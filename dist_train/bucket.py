@@ -70,6 +70,18 @@ class Bucket:
         pages = self._patiently(prefix, lambda: list(obstore.list(self._store(), prefix or None, chunk_size=1000)))
         return {one["path"]: one["size"] for page in pages for one in page}
 
+    def entries(self) -> dict[str, tuple[int, str, int]]:
+        """Of each object by its name: bytes, tag (other bytes, another tag; empty where the store has none), and the
+        time of its last change in nanoseconds. ValueError as `sizes`."""
+        if self.address.lower().startswith("http"):
+            raise ValueError(f"{self.said}: a web server lists no objects")
+        pages = self._patiently("", lambda: list(obstore.list(self._store(long=True), chunk_size=1000)))
+        return {
+            one["path"]: (one["size"], one["e_tag"] or "", round(one["last_modified"].timestamp() * 1e6) * 1000)
+            for page in pages
+            for one in page
+        }
+
     def size(self, name: str) -> int:
         """Bytes of an object."""
         return int(self._head(name)["size"])
@@ -125,13 +137,14 @@ class Bucket:
 
         self._patiently(name, load)
 
-    def put(self, name: str, data: bytes | Path, new: bool = False) -> None:
-        """Bytes or a file as an object, whole or not at all. `new`: FileExistsError where there is one already."""
+    def put(self, name: str, data: bytes | Path, new: bool = False) -> str:
+        """Bytes or a file as an object, whole or not at all; its tag. `new`: FileExistsError where there is one."""
         try:
             mode: Any = "create" if new else "overwrite"
-            self._patiently(name, lambda: obstore.put(self._store(long=True), name, data, mode=mode))
+            found = self._patiently(name, lambda: obstore.put(self._store(long=True), name, data, mode=mode))
         except exceptions.AlreadyExistsError:
             raise FileExistsError(f"{self.said}/{name}: is there already") from None
+        return str(found["e_tag"] or "")
 
     def delete(self, name: str) -> None:
         """Remove an object; nothing where there is none."""

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_train import label, level, row
-from dist_train.scan import Progress, Scan, scan
+from dist_train.scan import Progress, Scan
 from dist_train.storage import local
 
 REINDEX = "python tools/make_shards.py index {}"
@@ -32,23 +31,17 @@ WORTH_PROCESSES = 1 << 26  # bytes; starting processes takes half a second
 Result = TypeVar("Result")
 
 
-def write(root: Path, workers: int | None = None, progress: Progress | None = None) -> None:
-    """Index the tars of `root` on `workers` processes (None: the cores); the same bytes for any number of them.
+def assemble(root: Path, scans: Sequence[Scan], classes: Sequence[str] | None) -> dict[str, Any]:
+    """The index files of scanned tars, in `root`; what index.json holds.
 
-    ValueError: no tars, or what a reader would lose or trip over: a damaged header, a cut tar, data after the end,
+    ValueError: no samples, or what a reader would lose or trip over: a damaged header, a cut tar, data after the end,
     doubled members, samples in pieces or not complete, audio that cannot be decoded, equal shards, an unknown class.
     """
-    root, names = find(root)
-    classes, skip = read_lines(root / row.CLASSES), read_lines(root / row.SKIP)
-    paths = [root / name for name in names]
-    stored = read_features(root)
-    job = partial(scan, classes=classes, skip=frozenset(skip or ()), frame_rate=stored["rate"])
-    scans = list(each(job, paths, workers, progress))
     refuse(root, scans)
     if not sum(len(found.keys) for found in scans):
         raise ValueError(f"{root}: the tars hold no samples: {PACK.format(root)}")
     order = classes or label.order({name for found in scans for several in found.names for name in several})
-    save(root, scans, order, features_of(root, scans, stored))
+    return save(root, scans, order, features_of(root, scans, read_features(root)))
 
 
 def read_features(root: Path) -> dict[str, Any]:
@@ -116,11 +109,12 @@ def read_lines(path: Path) -> list[str] | None:
 
 
 def each(
-    job: Callable[[Path], Result], paths: Sequence[Path], workers: int | None, progress: Progress | None
+    job: Callable[[Path], Result], paths: Sequence[Path], size: int, workers: int | None, progress: Progress | None
 ) -> Iterator[Result]:
-    """job(path) for every tar, in order; on processes where there is much to read (threads would share one lock)."""
+    """job(path) for every tar, in order; on processes where there is much to read (threads would share one lock).
+    `size`: bytes of all tars."""
     workers = max(1, min(len(paths), workers or cores()))
-    parallel = workers > 1 and sum(path.stat().st_size for path in paths) >= WORTH_PROCESSES
+    parallel = workers > 1 and size >= WORTH_PROCESSES
     # spawn: a fork would copy the locks of whatever threads the caller runs (torch's among them)
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if parallel else None
     try:
@@ -156,8 +150,10 @@ def twins(scans: Iterable[Scan]) -> list[str]:
     return [f"{name}: the same bytes as {other}: take one away" for name, other in pairs if name != other]
 
 
-def save(root: Path, scans: Sequence[Scan], classes: Sequence[str], features: dict[str, Any] | None = None) -> None:
-    """Write the index of shards that were found sound. `features`: what packed features are of."""
+def save(
+    root: Path, scans: Sequence[Scan], classes: Sequence[str], features: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the index of shards that were found sound; what index.json holds. `features`: what packed ones are of."""
     number = {name: index for index, name in enumerate(classes)}
     labels = [[number[name] for name in names] for found in scans for names in found.names]
     rows = np.concatenate([found.rows for found in scans])
@@ -192,6 +188,7 @@ def save(root: Path, scans: Sequence[Scan], classes: Sequence[str], features: di
     for name, raw in files.items():
         _write(root / name, raw)
     _write(root / row.INDEX, (json.dumps(info, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "surrogatepass"))
+    return info
 
 
 def fingerprint(checksums: Iterable[str], rows: NDArray[np.void], classes: Sequence[str]) -> str:

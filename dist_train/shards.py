@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import index
+from dist_train import indexing
 from dist_train.bucket import remote as far
 from dist_train.index import REINDEX, find
 from dist_train.info import match_shards, read_info
@@ -72,8 +72,8 @@ class ShardSet:
 
 
 def build(path: str | Path, workers: int | None = None, progress: Progress | None = None) -> ShardSet:
-    """Index the tars of a folder and open them; `index.write` says what is refused (ValueError)."""
-    index.write(Path(path), workers, progress)
+    """Index the tars of a folder and open them; `index.assemble` says what is refused (ValueError)."""
+    indexing.build(path, workers, progress)
     return open_set(path)
 
 
