@@ -25,6 +25,7 @@ from dist_train import orphan
 T = TypeVar("T")
 _BEAT = 5.0  # seconds between two signs of life of rank 0, at most
 _GLOO = re.compile(r"\[[^]]*gloo/[^]]*\] *")  # the source line before gloo's own words
+_CUT = re.compile(r"gloo/|Application timeout|[Cc]onnection (closed|reset|refused)|[Ss]ocket (closed|[Tt]imeout)")
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def start(timeout: float, threads: int | None = None, deterministic: bool | None
 def loss(error: RuntimeError) -> str | None:
     """What a collective says where a rank is gone or does not answer; None for another error."""
     text = str(error).strip().partition("\n")[0]
-    if not isinstance(error, dist.DistError) and _GLOO.search(text) is None:
+    if not isinstance(error, dist.DistError) and _CUT.search(text) is None:
         return None
     return _GLOO.sub("", text)[:200]
 
