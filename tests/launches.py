@@ -10,8 +10,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -122,10 +123,17 @@ class Run:
 class Job:
     """One command on `ranks` processes; `hosts`: each thinks that it is alone on a host."""
 
-    def __init__(self, command: list[str], home: Path, ranks: int = 1, hosts: bool = False) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        home: Path,
+        ranks: int = 1,
+        hosts: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.run = Run(home / "tiny")
         self.outputs = [home / f"output-{rank}.txt" for rank in range(ranks)]
-        self.ranks = fork(main, [[command]] * ranks, self.outputs, hosts)
+        self.ranks = fork(main, [[command]] * ranks, self.outputs, hosts, environment)
 
     def signal(self, number: int) -> None:
         for rank in self.ranks:
@@ -187,7 +195,11 @@ def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
 
 
 def fork(
-    work: Callable[..., int], given: Sequence[Sequence[Any]], outputs: Sequence[Path], hosts: bool = False
+    work: Callable[..., int],
+    given: Sequence[Sequence[Any]],
+    outputs: Sequence[Path],
+    hosts: bool = False,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Any]:
     """Processes of one world that call `work` on what is given to each; their exit codes are its values."""
     with socket.socket() as free:
@@ -195,7 +207,9 @@ def fork(
         port = free.getsockname()[1]
     size = len(outputs)
     ranks = [
-        _server.Process(target=_rank, args=(work, arguments, (rank, size, port, hosts), output), daemon=True)
+        _server.Process(
+            target=_rank, args=(work, arguments, (rank, size, port, hosts), output, dict(environment)), daemon=True
+        )
         for rank, (arguments, output) in enumerate(zip(given, outputs, strict=True))
     ]
     for rank in ranks:
@@ -203,11 +217,18 @@ def fork(
     return ranks
 
 
-def _rank(work: Callable[..., int], given: Sequence[Any], place: tuple[int, int, int, bool], output: Path) -> None:
+def _rank(
+    work: Callable[..., int],
+    given: Sequence[Any],
+    place: tuple[int, int, int, bool],
+    output: Path,
+    environment: dict[str, str],
+) -> None:
     """Be the rank: its environment, its output, its exit code."""
     os.environ.update(PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
     for name in LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
+    os.environ.update(environment)
     if place[1] > 1:
         rank, ranks, port, hosts = place
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
