@@ -17,7 +17,6 @@ from dist_train.pretrained import Report
 from dist_train.resume import origin
 from dist_train.runs import RunFolder
 
-PATIENCE = 60.0  # seconds that checkpoint.store may be down in one request
 RESUMED, BEGUN, FRESH = range(3)
 
 
@@ -60,12 +59,12 @@ class Start:
 
     def _open(self, path: Path, parts: Parts, log: Log) -> None:
         """Rank 0: take the run's folder, and its address in a store."""
-        store = parts.config.checkpoint.store
+        store, patience = parts.config.checkpoint.store, parts.config.patience
         folder = RunFolder(path)
         folder.open()
         self.folder = folder
         if store is not None:
-            self.mirror = Mirror(path, f"{store.rstrip('/')}/{path.name}", log.warn, PATIENCE)
+            self.mirror = Mirror(path, f"{store.rstrip('/')}/{path.name}", log.warn, patience)
             self.mirror.claim(folder.token, folder.before)
 
     def _choose(self, parts: Parts, log: Log) -> tuple[str, tuple[str, ...], int]:

@@ -10,9 +10,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -123,17 +122,10 @@ class Run:
 class Job:
     """One command on `ranks` processes; `hosts`: each thinks that it is alone on a host."""
 
-    def __init__(
-        self,
-        command: list[str],
-        home: Path,
-        ranks: int = 1,
-        hosts: bool = False,
-        environment: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, command: list[str], home: Path, ranks: int = 1, hosts: bool = False) -> None:
         self.run = Run(home / "tiny")
         self.outputs = [home / f"output-{rank}.txt" for rank in range(ranks)]
-        self.ranks = fork(main, [[command]] * ranks, self.outputs, hosts, environment)
+        self.ranks = fork(main, [[command]] * ranks, self.outputs, hosts)
 
     def signal(self, number: int) -> None:
         for rank in self.ranks:
@@ -195,26 +187,25 @@ def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
 
 
 def fork(
-    work: Callable[..., int],
-    given: Sequence[Sequence[Any]],
-    outputs: Sequence[Path],
-    hosts: bool = False,
-    environment: Mapping[str, str] = MappingProxyType({}),
+    work: Callable[..., int], given: Sequence[Sequence[Any]], outputs: Sequence[Path], hosts: bool = False
 ) -> list[Any]:
     """Processes of one world that call `work` on what is given to each; their exit codes are its values."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    size = len(outputs)
+    places = [(rank, len(outputs), port, hosts) for rank in range(len(outputs))]
     ranks = [
-        _server.Process(
-            target=_rank, args=(work, arguments, (rank, size, port, hosts), output, dict(environment)), daemon=True
-        )
-        for rank, (arguments, output) in enumerate(zip(given, outputs, strict=True))
+        _server.Process(target=_rank, args=(work, *one, stores()), daemon=True)
+        for one in zip(given, places, outputs, strict=True)
     ]
     for rank in ranks:
         rank.start()
     return ranks
+
+
+def stores() -> dict[str, str]:
+    """Where this process finds stores and keeps indexes: the forkserver has the environment of its own start."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "XDG_"))}
 
 
 def _rank(
@@ -222,13 +213,12 @@ def _rank(
     given: Sequence[Any],
     place: tuple[int, int, int, bool],
     output: Path,
-    environment: dict[str, str],
+    found: dict[str, str],
 ) -> None:
     """Be the rank: its environment, its output, its exit code."""
-    os.environ.update(PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
+    os.environ.update(found, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
     for name in LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
-    os.environ.update(environment)
     if place[1] > 1:
         rank, ranks, port, hosts = place
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))

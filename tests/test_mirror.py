@@ -6,11 +6,10 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launches import PATIENCE, Job, Run, arguments, make_shards, train
+from launches import Job, arguments, make_shards, train
 from servers import BUCKET, Seaweed
 
 from dist_train import mirror, owner
@@ -26,44 +25,25 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("shards"))
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    server = Seaweed(tmp_path_factory.mktemp("store"))
-    server.start()
-    before = {name: os.environ.get(name) for name in server.environment}
-    os.environ.update(server.environment)
-    yield server
-    server.kill()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "BEAT", 0.2)
     monkeypatch.setattr(owner, "STILL", 2.0)
 
 
-def _until(happened: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def _job(home: Path, shards: Path, store: Seaweed, address: str, *overrides: str, ranks: int = 1) -> Job:
+def _job(home: Path, shards: Path, address: str, *overrides: str, ranks: int = 1) -> Job:
     given = arguments(home, shards, *LENGTH, f"checkpoint.store={address}", *overrides)
-    return Job(given, home, ranks, environment=store.environment)
+    return Job(given, home, ranks)
 
 
 def _names(address: str) -> set[str]:
     return {name for name in Bucket(address).sizes() if not name.startswith("checkpoints/old/")}
 
 
-def test_a_fresh_machine_goes_on_from_the_store(shards: Path, store: Seaweed, tmp_path: Path) -> None:
+def test_a_fresh_machine_goes_on_from_the_store(shards: Path, seaweed: Seaweed, tmp_path: Path) -> None:
     undisturbed = train(tmp_path / "undisturbed", shards, *LENGTH)
     address = f"s3://{BUCKET}/fresh"
-    first = _job(tmp_path / "one", shards, store, address, EVERY_STEP)
+    first = _job(tmp_path / "one", shards, address, EVERY_STEP)
     first.until(lambda: first.run.steps() >= 5)
     first.signal(signal.SIGTERM)
     assert first.wait() == [0], first.text()
@@ -72,7 +52,7 @@ def test_a_fresh_machine_goes_on_from_the_store(shards: Path, store: Seaweed, tm
     assert not {"result.json", "owner.json", ".lock", ".owner"} & _names(f"{address}/tiny")
     shutil.rmtree(tmp_path / "one")
 
-    second = _job(tmp_path / "two", shards, store, address)
+    second = _job(tmp_path / "two", shards, address)
     assert second.wait() == [0], second.text()
     assert f"fetched the run from {address}/tiny" in second.text()
     assert f"goes on from {second.run.folder}/checkpoints/step-{stopped:08d}.pt" in second.text()
@@ -86,34 +66,28 @@ def test_a_fresh_machine_goes_on_from_the_store(shards: Path, store: Seaweed, tm
         assert Bucket(f"{address}/tiny").read(name) == (second.run.folder / name).read_bytes()
 
 
-def test_a_store_that_is_down_costs_one_warning(shards: Path, tmp_path: Path, quick: None) -> None:
-    server = Seaweed(tmp_path / "server")
-    server.start()
-    folder, lines = tmp_path / "run", []
+def test_a_store_that_is_down_costs_one_warning(seaweed: Seaweed, tmp_path: Path, quick: None) -> None:
+    folder, lines = tmp_path / "run", list[str]()
     folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        copy = Mirror(folder, f"s3://{BUCKET}/down", lines.append, 1.0)
-        copy.claim("mine", "")
-        (folder / "metrics.jsonl").write_text("1\n")
-        copy.flush()
-        server.kill()
-        try:
-            for text in ("2\n", "3\n"):
-                (folder / "metrics.jsonl").write_text(text)
-                with pytest.raises(ValueError, match=r"down: the run's folder is not copied there whole \(.*the same"):
-                    copy.flush()
-            assert len(lines) == 1 and "the next save tries again" in lines[0]
-        finally:
-            server.start()
-        copy.flush()
-        assert copy.bucket.read("metrics.jsonl") == b"3\n"
-        copy.close()
-        server.kill()
+    copy = Mirror(folder, f"s3://{BUCKET}/down", lines.append, 1.0)
+    copy.claim("mine", "")
+    (folder / "metrics.jsonl").write_text("1\n")
+    copy.flush()
+    seaweed.kill()
+    try:
+        for text in ("2\n", "3\n"):
+            (folder / "metrics.jsonl").write_text(text)
+            with pytest.raises(ValueError, match=r"down: the run's folder is not copied there whole \(.*the same"):
+                copy.flush()
+        assert len(lines) == 1 and "the next save tries again" in lines[0]
+    finally:
+        seaweed.start()
+    copy.flush()
+    assert copy.bucket.read("metrics.jsonl") == b"3\n"
+    copy.close()
 
 
-def test_rotation_and_abandoned_lines(store: Seaweed, tmp_path: Path, quick: None) -> None:
+def test_rotation_and_abandoned_lines(seaweed: Seaweed, tmp_path: Path, quick: None) -> None:
     address, folder = f"s3://{BUCKET}/rotation", tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     copy = Mirror(folder, address, pytest.fail, 30.0)
@@ -135,7 +109,7 @@ def test_rotation_and_abandoned_lines(store: Seaweed, tmp_path: Path, quick: Non
     assert set(Bucket(address).sizes()) == kept - {"owner.json"}
 
 
-def test_what_the_store_holds_is_not_trusted(store: Seaweed, tmp_path: Path, quick: None) -> None:
+def test_what_the_store_holds_is_not_trusted(seaweed: Seaweed, tmp_path: Path, quick: None) -> None:
     """A broken newest checkpoint is named and left, names that lead out of the folder too."""
     address, lines = f"s3://{BUCKET}/odd", []
     bucket = Bucket(address)
@@ -149,7 +123,7 @@ def test_what_the_store_holds_is_not_trusted(store: Seaweed, tmp_path: Path, qui
     copy.close()
 
 
-def test_two_jobs_on_one_address(store: Seaweed, tmp_path: Path, quick: None) -> None:
+def test_two_jobs_on_one_address(seaweed: Seaweed, tmp_path: Path, quick: None) -> None:
     address = f"s3://{BUCKET}/claimed"
     first, second = (Mirror(tmp_path / name, address, print, 30.0) for name in ("one", "two"))
     first.claim("first", "")
@@ -177,35 +151,31 @@ def test_an_address_that_cannot_be_written(tmp_path: Path, address: str) -> None
 
 
 @pytest.mark.cluster
-def test_a_machine_that_is_lost_while_the_store_restarts(shards: Path, tmp_path: Path) -> None:
-    """kill -9, the folder gone, a second job meanwhile refused, the server killed between: the same end."""
-    server, address = Seaweed(tmp_path / "server"), f"s3://{BUCKET}/lost"
-    server.start()
+def test_a_machine_that_is_lost_while_the_store_restarts(shards: Path, seaweed: Seaweed, tmp_path: Path) -> None:
+    """kill -9, the folder gone, a second job meanwhile refused, the server killed between: the same stream."""
+    address = f"s3://{BUCKET}/lost"
     undisturbed = train(tmp_path / "undisturbed", shards, *LENGTH, ranks=2)
-    home = tmp_path / "one"
-    first = _job(home, shards, server, address, EVERY_STEP, "run.max_steps=3000", ranks=2)
+    often = (EVERY_STEP, "run.max_steps=3000", "data.patience=2")
+    first = _job(tmp_path / "one", shards, address, *often, ranks=2)
     first.until(lambda: first.run.steps() >= 4)
-    rival = _job(tmp_path / "rival", shards, server, address)
+    rival = _job(tmp_path / "rival", shards, address)
     assert rival.wait() == [2] and f"{address}/tiny: in use by process" in rival.text()
-    server.kill()
-    first.until(lambda: "the next save tries again" in first.text())
-    seen = first.run.steps()
-    server.start()
-    first.until(lambda: first.run.steps() >= seen + 3)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        bucket = Bucket(f"{address}/tiny")
-        _until(lambda: max(bucket.sizes()) and _newest(bucket) > seen)
-        first.kill()
-        at = _newest(bucket)
-    shutil.rmtree(home)
-    second = _job(tmp_path / "two", shards, server, address, f"run.max_steps={at + 3}", ranks=2)
+    seaweed.kill()
+    try:
+        first.until(lambda: "the next save tries again" in first.text())
+        seen = first.run.steps()
+    finally:
+        seaweed.start()
+    bucket = Bucket(f"{address}/tiny")
+    first.until(lambda: _newest(bucket) > seen)
+    first.kill()
+    at = _newest(bucket)
+    shutil.rmtree(tmp_path / "one")
+    second = _job(tmp_path / "two", shards, address, f"run.max_steps={at + 3}", ranks=2)
     assert second.wait() == [0, 0], second.text()
     assert second.run.column("step") == list(range(1, at + 4))
     assert second.run.column("stream")[:24] == undisturbed.column("stream")
-    assert Run(second.run.folder).finished
-    server.kill()
+    assert second.run.finished
 
 
 def _newest(bucket: Bucket) -> int:
