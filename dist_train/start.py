@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dist_train import checkpoint, disk, packed, pretrained, shared
+from dist_train import checkpoint, disk, packed, pretrained, shared, stacks
 from dist_train.checkpoint import Checkpoints
 from dist_train.log import Log
 from dist_train.mirror import Mirror
@@ -50,6 +50,8 @@ class Start:
         world.lead(lambda: self._open(path, parts, log))
         if world.place.hosts and parts.config.checkpoint.store is None:
             (shared.prove if run.shared else shared.alone)(world, path)
+        if world.size > 1 and world.backend == "nccl":
+            stacks.prepare(path)
         self.where, self.changed, kind = world.lead(lambda: self._choose(parts, log))
         if kind == RESUMED:
             parts.resume(self._shared(parts, self._payload, self.where))

@@ -4,17 +4,14 @@ The only file that touches `torch.distributed` (but for the DDP wrapper) and the
 torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's own variables are the fallback.
 """
 
-import json
 import os
 import re
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -235,14 +232,6 @@ def loss(error: RuntimeError) -> str | None:
     if not isinstance(error, dist.DistError) and _CUT.search(text) is None:
         return None
     return _GLOO.sub("", text)[:200]
-
-
-def report(line: str) -> None:
-    """Tell the launcher why this rank ends: torchrun shows it of the rank that failed first."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path:
-        with suppress(OSError):
-            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
 
 
 def mixed_precision(environment: Mapping[str, str] = os.environ) -> str | None:
