@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dist_train import classes, desk, disk, folds, index, indexing, jobs, layouts, loading, mirror, packlist
+from dist_train import classes, desk, disk, folds, index, indexing, intake, jobs, layouts, loading, packlist
 from dist_train.claim import claimed, shard_name
 from dist_train.desk import Desk
 from dist_train.indexing import list_left_out
@@ -88,7 +88,7 @@ def pack(
         recipe, options = _recipe(options)
     with (
         desk.opened(dest, options.patience) as place,
-        mirror.opened(source, options.patience, options.part.whole, say) as (root, spread),
+        intake.opened(source, options.patience, options.part.whole, say) as (root, spread),
     ):
         crew = Crew(workers, progress, spread)
         report = _pack(source, root, place, options, recipe, crew, say)
