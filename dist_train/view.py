@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dist_train import intact
 from dist_train.choice import PASS, pick, roots, said
 from dist_train.row import ROW, SEGMENTS
 from dist_train.shards import ShardSet
@@ -52,7 +53,9 @@ class View:
         first_file = 0
         for number, (here, rows) in enumerate(self._by_set(ids)):
             one = self.sets[number]
-            part = np.asarray(one.rows[rows]).view(VIEW_ROW)
+            plain = np.asarray(one.rows[rows])
+            intact.refuse_rows(one, plain, rows)
+            part = plain.view(VIEW_ROW)
             part["file"] += first_file
             part["label"] = self.class_maps[number][part["label"]]
             out[here] = part
@@ -119,11 +122,16 @@ class View:
 def row_labels(one: ShardSet, rows: Ids) -> tuple[Ids, NDArray[np.int32]]:
     """All labels (m,) of (n,) rows of a set, by its own class numbers, and whose each is: a place in `rows`."""
     if one.label_ends is None or one.label_ids is None:
-        return np.arange(len(rows)), one.rows["label"][rows]
+        labels = one.rows["label"][rows]
+        intact.refuse_labels(one.root, labels, len(one.classes))
+        return np.arange(len(rows)), labels
     start, end = one.label_ends[rows].astype(np.int64), one.label_ends[rows + 1].astype(np.int64)
+    intact.refuse_spans(one.root, start, end, len(one.label_ids))
     place = np.repeat(np.arange(len(rows)), end - start)
     within = np.arange(len(place)) - np.repeat(np.cumsum(end - start) - (end - start), end - start)
-    return place, one.label_ids[start[place] + within]
+    labels = one.label_ids[start[place] + within]
+    intact.refuse_labels(one.root, labels, len(one.classes))
+    return place, labels
 
 
 def choose(
