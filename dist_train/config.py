@@ -18,7 +18,7 @@ from dist_train import presets
 from dist_train.settings import Config, effects
 from dist_train.settings.packed import refusal
 
-DEEPEST = 40
+DEEPEST, LONGEST = 40, 100_000  # levels and values of a YAML text
 DEMO_SHARDS, DEMO_MIXTURES = "shards/demo", "shards/demo_mixtures"
 
 
@@ -72,7 +72,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(re
 def parse(text: str, where: str) -> Any:
     """The value of a YAML text. Errors: `ValueError` naming `where` and the line."""
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -82,6 +82,17 @@ def parse(text: str, where: str) -> Any:
         raise ValueError(
             f"{where}: a value is not of the type that it says ({_short(str(error))}); write plain YAML"
         ) from None
+    if _values(value, {}) > LONGEST:
+        raise ValueError(f"{where}: its aliases stand for more than {LONGEST} values; write plain YAML")
+    return value
+
+
+def _values(value: Any, known: dict[int, int]) -> int:
+    """Values in a value, what aliases name counted each time. `known`: of containers that were counted, by identity."""
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    if inner and id(value) not in known:
+        known[id(value)] = sum(_values(one, known) for one in inner)
+    return 1 + known.get(id(value), 0)
 
 
 def load(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
