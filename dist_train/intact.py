@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_train.order import mix64
-from dist_train.row import INDEX, LABEL_ENDS, LABEL_IDS, ROW, ROWS
+from dist_train.row import ACTIVITY, INDEX, KEY_ENDS, KEYS, LABEL_ENDS, LABEL_IDS, ROW, ROWS
 
 REINDEX = "python tools/make_shards.py index {}"
 SMALL = 1 << 24  # bytes: 20 ms to verify
@@ -113,7 +113,7 @@ def refuse_info(root: Path | str, info: dict[str, Any]) -> None:
         ),
         ("classes", _list(info["classes"], _text) and 0 < len(info["classes"]) == len(set(info["classes"]))),
         ("totals", isinstance(info["totals"], dict) and _count(info["totals"].get("samples"))),
-        ("files", isinstance(info["files"], dict) and all(_file(*pair) for pair in info["files"].items())),
+        ("files", isinstance(info["files"], dict) and _files(info["files"])),
         ("fingerprint", _checksum(info["fingerprint"])),
         ("features", _features(info.get("features"))),
     )
@@ -145,6 +145,11 @@ def _name(value: Any) -> bool:
 def _shard(value: Any) -> bool:
     known = isinstance(value, dict) and _name(value.get("name")) and _checksum(value.get("sha256"))
     return known and _count(value.get("bytes")) and _count(value.get("samples"))
+
+
+def _files(value: dict[str, Any]) -> bool:
+    labels = (LABEL_ENDS in value) == (LABEL_IDS in value)
+    return labels and {ROWS, ACTIVITY, KEY_ENDS, KEYS} <= value.keys() and all(_file(*pair) for pair in value.items())
 
 
 def _file(name: Any, value: Any) -> bool:
