@@ -1,7 +1,8 @@
 """A hundred million samples in a hundred thousand shards, and a thousand ranks: what each rank pays for the order.
 
 The index is sparse: files of the right size that hold zeros, but for index.json, so nothing of it fills a disk. What is
-measured is real for it: opening, choosing, finding rows; the order needs the sizes of shards only.
+measured is real for it: opening, choosing, finding rows; the order needs the sizes of shards only. Times are CPU
+seconds of one core: all of it runs in one thread, and waits of the machine's other work are not a rank's.
 """
 
 import json
@@ -62,9 +63,9 @@ def measure(work: Work) -> list[Row]:
     rows = _order(np.full(shards, samples // shards), ranks)
     folder = sparse_index(work.folder / f"sparse-{samples}", samples, shards)
     before = anonymous()
-    begun = time.perf_counter()
+    begun = time.process_time()
     one = open_set(folder)
-    opened = time.perf_counter() - begun
+    opened = time.process_time() - begun
     view = choose([one])
     note = f"{samples:,} rows, index.json of {(folder / row.INDEX).stat().st_size / 1e6:.1f} MB, {shards:,} shards"
     rows.append(Row(GROUP, "opening an index", "s", ours=opened, note=note))
@@ -72,9 +73,9 @@ def measure(work: Work) -> list[Row]:
     random = np.random.default_rng(0)
     found, chosen = [], [random.integers(0, samples, 1024) for _ in range(20)]
     for ids in chosen:
-        begun = time.perf_counter()
+        begun = time.process_time()
         view.rows(ids)
-        found.append((time.perf_counter() - begun) / len(ids))
+        found.append((time.process_time() - begun) / len(ids))
     rows.append(Row(GROUP, "a row, found at random", "us", ours=1e6 * float(np.median(found)), note="1024 at a time"))
     rows += _choices(one, samples)
     return [*rows, _plan(view, samples)]
@@ -87,19 +88,19 @@ def _order(sizes: Any, ranks: int) -> list[Row]:
         cold, warm, spent, held = [], [], [], []
         for rank in range(some):
             before = anonymous()
-            begun = time.perf_counter()
+            begun = time.process_time()
             order = Order(sizes, 1, lanes, 2**20, LOCAL)
             step = _steps(order, rank * RANKS // some)
             step(1000)
-            cold.append(time.perf_counter() - begun)
-            begun = time.perf_counter()
+            cold.append(time.process_time() - begun)
+            begun = time.process_time()
             for number in range(1001, 1011):
                 step(number)
-            warm.append((time.perf_counter() - begun) / 10)
-            begun = time.perf_counter()
+            warm.append((time.process_time() - begun) / 10)
+            begun = time.process_time()
             for number in range(1011, 1111) if rank < 5 else ():
                 step(number)
-            spent += [(time.perf_counter() - begun) / 100] if rank < 5 else []
+            spent += [(time.process_time() - begun) / 100] if rank < 5 else []
             held.append(anonymous() - before)
         name = f"{lanes} lane{'s' if lanes > 1 else ''}"
         said = f"{some} ranks, batch {RANKS * LOCAL:,}, {int(sizes.sum()):,} samples, {len(sizes):,} shards"
@@ -132,9 +133,9 @@ def _choices(one: Any, samples: int) -> list[Row]:
     """What choosing takes where rows must be looked at: all of them, once or (balanced) three times."""
     rows = []
     for name, choice in (("a fold held out", {"without_folds": [1]}), ("classes balanced", {"balance": "class"})):
-        before, begun = anonymous(), time.perf_counter()
+        before, begun = anonymous(), time.process_time()
         view = choose([one], **choice)
-        spent, held = time.perf_counter() - begun, anonymous() - before
+        spent, held = time.process_time() - begun, anonymous() - before
         assert len(view) == samples
         rows.append(Row(GROUP, f"choosing, {name}", "s", ours=spent, note=f"{samples:,} rows"))
         rows.append(Row(GROUP, f"memory, {name}", "MB", ours=held, goal_most=200, note="RssAnon"))
@@ -147,13 +148,13 @@ def _plan(view: View, samples: int) -> Row:
     spent = []
     for turn in range(10):
         positions = np.arange(1024) * RANKS + turn
-        begun = time.perf_counter()
+        begun = time.process_time()
         ids = positions * 7919 % samples
         rows = view.rows(ids)
         for name, value in (("rate", 16000), ("frames", 80000), ("codec", row.CODECS.S16), ("channels", 1)):
             rows[name] = value  # the sparse index has zeros
         train_windows(rows, ids, positions, None, config.audio, config.augment, 0)
-        spent.append((time.perf_counter() - begun) / LOCAL)
+        spent.append((time.process_time() - begun) / LOCAL)
     return Row(GROUP, "a group's plan", "ms", ours=1e3 * float(np.median(spent)), note="32 clips; 1024 at a time")
 
 
