@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dist_train"
 DATA = (
-    *("shards", "view", "check", "storage", "reader", "window"),
+    *("intact", "subset", "choice", "shards", "view", "check", "storage", "reader", "window"),
     *("decode", "resample", "waves", "augment", "acoustics", "bank", "scene", "gaussian"),
     *("chosen", "filters", "masks", "mixing", "stretch", "preview"),
     *("features", "spectrogram", "batched", "precision", "frontend"),
