@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import label, level, row
+from dist_train import intact, label, level, row
 from dist_train.scan import Progress, Scan
 from dist_train.storage import local
 
-REINDEX = "python tools/make_shards.py index {}"
+REINDEX = intact.REINDEX
 PACK = "python tools/make_shards.py pack SOURCE {}"
 CHECK = "python tools/make_shards.py check {}"
 WORTH_PROCESSES = 1 << 26  # bytes; starting processes takes half a second
@@ -159,6 +159,7 @@ def save(
     rows = np.concatenate([found.rows for found in scans])
     rows["shard"] = np.repeat(np.arange(len(scans)), [len(found.rows) for found in scans])
     rows["label"] = [several[0] for several in labels]
+    intact.seal(rows)
     keys = [key.encode("utf-8", "surrogateescape") for found in scans for key in found.keys]
     files = {
         row.ROWS: _npy(rows),
@@ -171,6 +172,7 @@ def save(
         files[row.LABEL_IDS] = _npy(np.array([one for several in labels for one in several], "<i4"))
     info = {
         "version": row.VERSION,
+        intact.SEALED: True,
         "fingerprint": fingerprint([found.sha256 for found in scans], rows, classes),
         "totals": {"samples": len(rows), "seconds": seconds(rows)},
         "classes": list(classes),
@@ -197,7 +199,7 @@ def fingerprint(checksums: Iterable[str], rows: NDArray[np.void], classes: Seque
     for checksum in checksums:
         digest.update(bytes.fromhex(checksum))
     for start in range(0, len(rows), 1 << 20):
-        digest.update(np.ascontiguousarray(rows[start : start + (1 << 20)]).tobytes())
+        digest.update(intact.unsealed(rows[start : start + (1 << 20)]).tobytes())
     digest.update(json.dumps(list(classes), ensure_ascii=True).encode())
     return digest.hexdigest()
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dist_train import intact
 from dist_train.index import REINDEX
 from dist_train.row import INDEX, VERSION
 
@@ -22,13 +23,14 @@ def parse(raw: bytes, root: Path | str) -> dict[str, Any]:
     path = f"{root}/{INDEX}"
     try:
         info: Any = json.loads(raw.decode("utf-8", "surrogatepass"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path}: not JSON: {REINDEX.format(root)}") from None
     if not isinstance(info, dict) or info.get("version") != VERSION:
         found = info.get("version") if isinstance(info, dict) else None
         raise ValueError(f"{path}: index format {found!r}, this program reads {VERSION}: {REINDEX.format(root)}")
     if missing := {"shards", "classes", "totals", "fingerprint", "files"} - info.keys():
         raise ValueError(f"{path}: no {', '.join(sorted(missing))} in it: {REINDEX.format(root)}")
+    intact.refuse_info(root, info)
     return info
 
 

@@ -5,13 +5,14 @@ each tar's size; threads and ranks share one copy in the page cache.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import indexing
+from dist_train import indexing, intact
 from dist_train.bucket import remote as far
 from dist_train.index import REINDEX, find
 from dist_train.info import match_shards, read_info
@@ -59,6 +60,11 @@ class ShardSet:
         """Where a shard lies: a path, or an address."""
         return self.root / name if isinstance(self.root, Path) else f"{self.root}/{name}"
 
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """(shards,) bytes of each shard, as the index says."""
+        return np.array([shard["bytes"] for shard in self.info["shards"]], np.int64)
+
     def key(self, row: int) -> str:
         """The sample's key as WebDataset has it: the member's path up to the first dot of its base name."""
         start, end = int(self.key_ends[row]), int(self.key_ends[row + 1])
@@ -93,7 +99,9 @@ def open_set(path: str | Path, patience: float = PATIENCE, keep: Path | None = N
     count, counted = info["totals"]["samples"], sum(shard["samples"] for shard in info["shards"])
     if count != counted:
         raise ValueError(f"{root}/{INDEX}: {count} samples in all, {counted} in its shards: {REINDEX.format(root)}")
-    return map_set(root, folder, info)
+    one = map_set(root, folder, info)
+    intact.refuse_files(root, folder, info)
+    return one
 
 
 def map_set(root: Path | str, folder: Path, info: dict[str, Any]) -> ShardSet:
@@ -119,14 +127,18 @@ def map_set(root: Path | str, folder: Path, info: dict[str, Any]) -> ShardSet:
 def load(path: Path, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
     """A side file as a read-only memory map; ValueError unless it is as index.json says (None: any length)."""
     try:
-        array: NDArray[Any] | None = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        array: NDArray[Any] | None = np.lib.format.open_memmap(path, mode="r")
+    except Exception:  # a damaged header, which is a Python literal, raises a dozen kinds
         array = None
     if array is not None and dtype == ROW and array.dtype == OLD_ROW:
         array = array.view(ROW)
-    if array is None or array.dtype != dtype or array.ndim != len(shape) or shape[0] not in (None, len(array)):
+    if array is None or array.dtype != dtype or not _fits(array.shape, shape):
         raise ValueError(f"{path}: absent, or does not fit {INDEX}: {REINDEX.format(path.parent)}")
     return array
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(want in (None, have) for have, want in zip(shape, wanted, strict=True))
 
 
 def load_bytes(path: Path, size: int) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dist_train"
 DATA = (
-    *("shards", "view", "check", "storage", "reader", "window"),
+    *("intact", "subset", "choice", "shards", "view", "check", "storage", "reader", "window"),
     *("clouds", "bucket", "info", "remote", "ranges", "source"),
     *("cache", "cached", "claims", "route", "ahead"),
     *("decode", "resample", "waves", "augment", "acoustics", "bank", "scene", "gaussian"),
