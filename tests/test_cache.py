@@ -16,6 +16,7 @@ import torch
 from faulty import Faulty
 from filelock import FileLock
 from launches import CLASSES, Job, arguments, process, settings, train
+from servers import BUCKET, Seaweed
 from tars import pack, patch, wav
 
 from dist_train import cache, cached, shards, source
@@ -251,7 +252,7 @@ def test_claims_end_with_their_process(tmp_path: Path) -> None:
 # Reading
 
 
-def configured(server: Faulty, home: Path, *more: str) -> Config:
+def configured(server: Faulty | Bucket, home: Path, *more: str) -> Config:
     home.mkdir(parents=True, exist_ok=True)
     fixed = ("data.eval_folds=[]", "run.timeout=60", f"data.cache_dir={home / 'cache'}")
     return settings(home, f"data.shards=[{server.address}]", *fixed, *more)
@@ -333,6 +334,18 @@ def test_with_lanes_hosts_fetch_the_data_once_in_all(
     assert index == 0 and sent == sum(host.source.traffic()[0] for host in hosts)
     assert 0.75 * total(data) < sent <= 1.1 * total(data)
     assert [host.notes for host in hosts] == [[], []]
+
+
+def test_the_same_from_an_s3_store(seaweed: Seaweed, data: Path, tmp_path: Path) -> None:
+    bucket = Bucket(f"s3://{BUCKET}/{tmp_path.name}")
+    for path in (path for path in data.iterdir() if path.is_file()):
+        bucket.put(path.name, path)
+    for lanes, least, most in ((LANES[0], 0.9, 1.1), ((), 2.0, 2.0)):
+        there = (*lanes, f"data.shards=[{bucket.address}]")
+        home = tmp_path / f"{most}"
+        hosts = [Host(configured(bucket, home / str(rank), *there), place(rank, 2)) for rank in range(2)]
+        assert len({position for host in hosts for position, _ in host.read()}) == COUNT * CLIPS
+        assert least <= sum(host.source.traffic()[0] for host in hosts) / total(data) <= most
 
 
 def test_without_lanes_each_host_fetches_all_once(server: Faulty, data: Path, tmp_path: Path) -> None:
