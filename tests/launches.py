@@ -120,9 +120,11 @@ class Run:
 
 
 class Job:
-    """One command on `ranks` processes."""
+    """One command on `ranks` processes. `cause`: called with its number in each rank before it begins."""
 
-    def __init__(self, command: list[str], home: Path, ranks: int = 1) -> None:
+    def __init__(
+        self, command: list[str], home: Path, ranks: int = 1, cause: Callable[[int], None] | None = None
+    ) -> None:
         self.run = Run(home / "tiny")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -130,7 +132,7 @@ class Job:
         self.outputs = [home / f"output-{rank}.txt" for rank in range(ranks)]
         places = [(rank, ranks, port) if ranks > 1 else None for rank in range(ranks)]
         self.ranks = [
-            _server.Process(target=_rank, args=(command, place, output), daemon=True)
+            _server.Process(target=_rank, args=(command, place, output, cause), daemon=True)
             for place, output in zip(places, self.outputs, strict=True)
         ]
         for rank in self.ranks:
@@ -154,8 +156,8 @@ class Job:
         for rank in self.ranks:
             rank.join()
 
-    def kill_in_save(self) -> None:
-        """kill -9 of every process while a checkpoint is half written."""
+    def hold_in_save(self) -> None:
+        """Stop every process (SIGSTOP) while a checkpoint is half written."""
 
         def writing() -> bool:
             if not self._temporary():
@@ -167,6 +169,10 @@ class Job:
             return self._temporary()
 
         self.until(writing)
+
+    def kill_in_save(self) -> None:
+        """kill -9 of every process while a checkpoint is half written."""
+        self.hold_in_save()
         self.kill()
         assert self._temporary()
 
@@ -195,7 +201,9 @@ def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
     return job.run
 
 
-def _rank(command: list[str], place: tuple[int, int, int] | None, output: Path) -> None:
+def _rank(
+    command: list[str], place: tuple[int, int, int] | None, output: Path, cause: Callable[[int], None] | None
+) -> None:
     """Be the rank: its environment, its output, its exit code."""
     os.environ.update(PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
     for name in LAUNCHER_VARIABLES:
@@ -207,5 +215,7 @@ def _rank(command: list[str], place: tuple[int, int, int] | None, output: Path) 
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    if cause is not None:
+        cause(place[0] if place is not None else 0)
     code = main(command)
     os._exit(code)  # as a process of its own would end, whatever the forking parent had registered

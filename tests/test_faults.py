@@ -1,0 +1,266 @@
+"""Ranks that die, raise, hang, lag or run out of memory: the others leave in time, and the run goes on exactly."""
+
+import functools
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from launches import Job, Run, arguments, make_shards, train
+from same import same_end
+
+STEPS = 12
+LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=2", "run.timeout=20")
+EVERY_STEP = "checkpoint.every_minutes=1e-6"
+LOST = 3  # exit code of a rank that lost another
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(tmp_path_factory.mktemp("undisturbed"), shards, *LENGTH, ranks=2)
+
+
+def _goes_on(home: Path, shards: Path, undisturbed: Run) -> None:
+    """The same command again ends as if nothing had happened."""
+    same_end(train(home, shards, *LENGTH, EVERY_STEP, ranks=2), undisturbed)
+
+
+def _errors(job: Job, rank: int) -> list[str]:
+    return [line for line in job.outputs[rank].read_text().splitlines() if line.startswith("error: ")]
+
+
+def _one_line(job: Job, rank: int) -> str:
+    """The one line that a rank ended with, and no traceback."""
+    text = job.outputs[rank].read_text()
+    assert "Traceback" not in text, text
+    (line,) = _errors(job, rank)
+    return line
+
+
+# Causes: called in the rank before it begins.
+
+
+def _at_step(rank: int, step: int, cause: Callable[[], object], number: int) -> None:
+    """In one rank, do something when the given step begins."""
+    if number != rank:
+        return
+    from dist_train.engine import Engine
+
+    real = Engine._step
+
+    def stepped(self: Engine) -> None:
+        if self.progress.step + 1 == step:
+            cause()
+        real(self)
+
+    Engine._step = stepped  # type: ignore[method-assign]
+
+
+def _fail() -> None:
+    raise RuntimeError("a mistake in the code")
+
+
+def _in_reader(rank: int, position: int, cause: Callable[[], object], number: int) -> None:
+    """In one rank, do something in the thread that reads a position of the stream."""
+    if number != rank:
+        return
+    from dist_train.payload import Payload
+
+    real = Payload.read
+
+    def read(self: Payload, begin: int, end: int) -> None:
+        if position in self.plan["position"]:
+            cause()
+        real(self, begin, end)
+
+    Payload.read = read  # type: ignore[method-assign]
+
+
+def _in_front(rank: int, position: int, cause: Callable[[], object], number: int) -> None:
+    """In one rank, do something where a position's features are computed."""
+    if number != rank:
+        return
+    from dist_train.frontend import FrontEnd
+
+    real = FrontEnd.__call__
+
+    def heard(self: FrontEnd, raw: object, training: bool) -> object:
+        if position in raw.plan["position"]:  # type: ignore[attr-defined]
+            cause()
+        return real(self, raw, training)  # type: ignore[arg-type]
+
+    FrontEnd.__call__ = heard  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_killed(shards: Path, tmp_path: Path, undisturbed: Run, killed: int) -> None:
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2)
+    job.until(lambda: job.run.steps() >= 4)
+    process = job.ranks[killed].pid
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    codes = job.wait()
+    assert codes[killed] == -signal.SIGKILL and codes[1 - killed] == LOST, job.text()
+    assert "rank" in _one_line(job, 1 - killed)
+    _goes_on(tmp_path, shards, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        functools.partial(_at_step, 1, 5, _fail),
+        functools.partial(_in_reader, 1, 99, _fail),
+        functools.partial(_in_front, 0, 80, _fail),
+    ],
+    ids=["step", "reader", "front end"],
+)
+def test_a_rank_that_raises(shards: Path, tmp_path: Path, undisturbed: Run, cause: Callable[[int], None]) -> None:
+    """It shows its traceback, which somebody has to read; the other leaves with one line."""
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2, cause)
+    codes = job.wait()
+    raised = codes.index(1)
+    assert codes[1 - raised] == LOST, job.text()
+    assert "RuntimeError: a mistake in the code" in job.outputs[raised].read_text()
+    assert "rank" in _one_line(job, 1 - raised)
+    assert not job.run.finished and job.run.saved()
+    _goes_on(tmp_path, shards, undisturbed)
+
+
+def test_a_rank_that_hangs(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
+    """SIGSTOP: its connections stay, nothing but time tells."""
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP, "run.timeout=5"), tmp_path, 2)
+    job.until(lambda: job.run.steps() >= 4)
+    process = job.ranks[1].pid
+    assert process is not None
+    os.kill(process, signal.SIGSTOP)
+    job.ranks[0].join(60)
+    assert job.ranks[0].exitcode == LOST, job.text()
+    assert "rank" in _one_line(job, 0)
+    os.kill(process, signal.SIGCONT)
+    assert job.wait() == [LOST, LOST], job.text()  # it finds itself alone
+    _goes_on(tmp_path, shards, undisturbed)
+
+
+def test_sigterm_in_an_evaluation(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
+    mark = tmp_path / "evaluates"
+    cause = functools.partial(_slow_evaluation, mark, 0.1)
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP, "evaluation.batch_size=1"), tmp_path, 2, cause)
+    job.until(mark.exists)
+    job.signal(signal.SIGTERM)
+    assert job.wait() == [0, 0], job.text()
+    assert "stopped and saved at step 4" in job.text() and not job.run.metrics("eval")
+    _goes_on(tmp_path, shards, undisturbed)
+
+
+def _slow_evaluation(mark: Path, seconds: float, number: int) -> None:
+    """Each batch of an evaluation takes longer; the first one that a rank begins is shown by a file."""
+    from dist_train.evaluate import Sums
+
+    real = Sums.take
+
+    def take(self: Sums, *given: object) -> None:
+        mark.touch()
+        time.sleep(seconds)
+        real(self, *given)  # type: ignore[arg-type]
+
+    Sums.take = take  # type: ignore[method-assign, assignment]
+
+
+def test_sigterm_in_a_save(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2)
+    job.until(lambda: job.run.steps() >= 2)
+    job.hold_in_save()
+    job.signal(signal.SIGTERM)
+    job.signal(signal.SIGCONT)
+    assert job.wait() == [0, 0], job.text()
+    assert "stopped and saved at step" in job.text() and not job.run.finished
+    _goes_on(tmp_path, shards, undisturbed)
+
+
+def test_a_slow_rank(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
+    """It is named, and changes nothing else."""
+    cause = functools.partial(_slow_reader, 1)
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2, cause)
+    assert job.wait() == [0, 0], job.text()
+    same_end(job.run, undisturbed)
+    assert job.run.column("slowest_rank").count(1) >= STEPS // 2
+    assert "rank 1 is" in job.text() and "% slower" in job.text()
+
+
+def _slow_reader(rank: int, number: int) -> None:
+    for position in range(0, 20 * STEPS, 4):
+        _in_reader(rank, position, functools.partial(time.sleep, 0.05), number)
+
+
+def test_an_evaluation_longer_than_the_timeout(shards: Path, tmp_path: Path) -> None:
+    """Rank 0 alone scores while the other waits."""
+    given = ("run.max_steps=3", "evaluation.every_epochs=1", "evaluation.ranks=first", "evaluation.batch_size=2")
+    quick = train(tmp_path / "quick", shards, *given, ranks=2)
+    cause = functools.partial(_slow_evaluation, tmp_path / "evaluates", 0.5)
+    home = tmp_path / "slow"
+    job = Job(arguments(home, shards, *given, "run.timeout=3"), home, 2, cause)
+    began = time.monotonic()
+    assert job.wait() == [0, 0], job.text()
+    assert time.monotonic() - began > 10  # twice ten batches of half a second
+    assert job.run.metrics("eval") == quick.metrics("eval") and job.run.result() == quick.result()
+
+
+def test_two_jobs_in_one_folder(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
+    command = arguments(tmp_path, shards, *LENGTH, EVERY_STEP)
+    first = Job(command, tmp_path, 2, functools.partial(_slow_reader, 1))
+    first.until(lambda: first.run.steps() >= 2)
+    other = tmp_path / "other"
+    other.mkdir()
+    second = Job(command, other, 2)
+    assert second.wait() == [2, 2], second.text()
+    assert f"in use by process {first.ranks[0].pid} on " in _one_line(second, 0)
+    assert first.wait() == [0, 0], first.text()
+    same_end(first.run, undisturbed)
+
+
+def _eat(where: str) -> None:
+    """Take more memory than there is: the system's own refusal."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**28, hard))
+    bytearray(2**30)
+    raise AssertionError(where)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [functools.partial(_in_reader, 1, 99, functools.partial(_eat, "reader")), None],
+    ids=["reader", "checkpoint"],
+)
+def test_out_of_memory_in_a_thread(
+    shards: Path, tmp_path: Path, undisturbed: Run, cause: Callable[[int], None] | None
+) -> None:
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2, cause or _eat_in_save)
+    codes = job.wait()
+    out = 1 if cause else 0
+    assert codes[out] == 2 and codes[1 - out] in (2, LOST), job.text()
+    assert "out of memory" in _one_line(job, out)
+    assert not job.run.finished and job.run.saved()
+    _goes_on(tmp_path, shards, undisturbed)
+
+
+def _eat_in_save(number: int) -> None:
+    """The thread that writes the checkpoint of step 5 runs out of memory."""
+    from dist_train import checkpoint
+
+    real = checkpoint.Checkpoints._write
+
+    def write(self: checkpoint.Checkpoints, path: Path, *given: object) -> None:
+        if "00000005" in path.name:
+            _eat("checkpoint")
+        real(self, path, *given)  # type: ignore[arg-type]
+
+    checkpoint.Checkpoints._write = write  # type: ignore[method-assign, assignment]
