@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(configuration.dump(config))
             return 0
         return run(config)
-    except ValueError as error:
+    except (ValueError, ConnectionError) as error:  # bad input; a store that is down
         return _refused(error)
 
 
@@ -75,7 +75,7 @@ def run(config: Config) -> int:
     return 0
 
 
-def _refused(error: ValueError) -> int:
+def _refused(error: ValueError | ConnectionError) -> int:
     """One line from rank 0; from another rank only if rank 0 lives on, which then had no part in the error."""
     from dist_train import world
 

@@ -132,7 +132,7 @@ class Job:
         self.outputs = [home / f"output-{rank}.txt" for rank in range(ranks)]
         places = [(rank, ranks, port) if ranks > 1 else None for rank in range(ranks)]
         self.ranks = [
-            _server.Process(target=_rank, args=(command, place, output, cause), daemon=True)
+            _server.Process(target=_rank, args=(command, place, output, stores(), cause), daemon=True)
             for place, output in zip(places, self.outputs, strict=True)
         ]
         for rank in self.ranks:
@@ -201,11 +201,20 @@ def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
     return job.run
 
 
+def stores() -> dict[str, str]:
+    """Where this process finds stores and keeps indexes: the forkserver has the environment of its own start."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "XDG_"))}
+
+
 def _rank(
-    command: list[str], place: tuple[int, int, int] | None, output: Path, cause: Callable[[int], None] | None
+    command: list[str],
+    place: tuple[int, int, int] | None,
+    output: Path,
+    found: dict[str, str],
+    cause: Callable[[int], None] | None,
 ) -> None:
     """Be the rank: its environment, its output, its exit code."""
-    os.environ.update(PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
+    os.environ.update(found, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
     for name in LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
     if place is not None:

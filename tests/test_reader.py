@@ -392,10 +392,11 @@ def test_few_files_are_open_and_none_closes_in_use(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("s3://bucket/a.tar", "s3:// is not supported, only local paths"),
+        ("s3://bucket/a.tar", "only local paths here"),
         ("https://host/a.tar", "https://"),
         ("gs://b/a.tar", "gs://"),
         ("az://b/a.tar", "az://"),
+        ("hdfs://host/a.tar", "hdfs:// is not supported"),
         ("pipe:cat a.tar", "runs a shell"),
     ],
 )
