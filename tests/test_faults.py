@@ -2,13 +2,13 @@
 
 import functools
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from causes import at_step, eat, eat_in_save, fail, in_front, in_reader, slow_evaluation, slow_reader
 from launches import Job, Run, arguments, make_shards, train
 from same import same_end
 
@@ -45,61 +45,6 @@ def _one_line(job: Job, rank: int) -> str:
     return line
 
 
-# Causes: called in the rank before it begins.
-
-
-def _at_step(rank: int, step: int, cause: Callable[[], object], number: int) -> None:
-    """In one rank, do something when the given step begins."""
-    if number != rank:
-        return
-    from dist_train.engine import Engine
-
-    real = Engine._step
-
-    def stepped(self: Engine) -> None:
-        if self.progress.step + 1 == step:
-            cause()
-        real(self)
-
-    Engine._step = stepped  # type: ignore[method-assign]
-
-
-def _fail() -> None:
-    raise RuntimeError("a mistake in the code")
-
-
-def _in_reader(rank: int, position: int, cause: Callable[[], object], number: int) -> None:
-    """In one rank, do something in the thread that reads a position of the stream."""
-    if number != rank:
-        return
-    from dist_train.payload import Payload
-
-    real = Payload.read
-
-    def read(self: Payload, begin: int, end: int) -> None:
-        if position in self.plan["position"]:
-            cause()
-        real(self, begin, end)
-
-    Payload.read = read  # type: ignore[method-assign]
-
-
-def _in_front(rank: int, position: int, cause: Callable[[], object], number: int) -> None:
-    """In one rank, do something where a position's features are computed."""
-    if number != rank:
-        return
-    from dist_train.frontend import FrontEnd
-
-    real = FrontEnd.__call__
-
-    def heard(self: FrontEnd, raw: object, training: bool) -> object:
-        if position in raw.plan["position"]:  # type: ignore[attr-defined]
-            cause()
-        return real(self, raw, training)  # type: ignore[arg-type]
-
-    FrontEnd.__call__ = heard  # type: ignore[method-assign, assignment]
-
-
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_rank_killed(shards: Path, tmp_path: Path, undisturbed: Run, killed: int) -> None:
     job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2)
@@ -116,9 +61,9 @@ def test_a_rank_killed(shards: Path, tmp_path: Path, undisturbed: Run, killed: i
 @pytest.mark.parametrize(
     "cause",
     [
-        functools.partial(_at_step, 1, 5, _fail),
-        functools.partial(_in_reader, 1, 99, _fail),
-        functools.partial(_in_front, 0, 80, _fail),
+        functools.partial(at_step, 1, 5, fail),
+        functools.partial(in_reader, 1, 99, fail),
+        functools.partial(in_front, 0, 80, fail),
     ],
     ids=["step", "reader", "front end"],
 )
@@ -151,27 +96,13 @@ def test_a_rank_that_hangs(shards: Path, tmp_path: Path, undisturbed: Run) -> No
 
 def test_sigterm_in_an_evaluation(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
     mark = tmp_path / "evaluates"
-    cause = functools.partial(_slow_evaluation, mark, 0.1)
+    cause = functools.partial(slow_evaluation, mark, 0.1)
     job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP, "evaluation.batch_size=1"), tmp_path, 2, cause)
     job.until(mark.exists)
     job.signal(signal.SIGTERM)
     assert job.wait() == [0, 0], job.text()
     assert "stopped and saved at step 4" in job.text() and not job.run.metrics("eval")
     _goes_on(tmp_path, shards, undisturbed)
-
-
-def _slow_evaluation(mark: Path, seconds: float, number: int) -> None:
-    """Each batch of an evaluation takes longer; the first one that a rank begins is shown by a file."""
-    from dist_train.evaluate import Sums
-
-    real = Sums.take
-
-    def take(self: Sums, *given: object) -> None:
-        mark.touch()
-        time.sleep(seconds)
-        real(self, *given)  # type: ignore[arg-type]
-
-    Sums.take = take  # type: ignore[method-assign, assignment]
 
 
 def test_sigterm_in_a_save(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
@@ -187,7 +118,7 @@ def test_sigterm_in_a_save(shards: Path, tmp_path: Path, undisturbed: Run) -> No
 
 def test_a_slow_rank(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
     """It is named, and changes nothing else."""
-    cause = functools.partial(_slow_reader, 1)
+    cause = functools.partial(slow_reader, 1)
     job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2, cause)
     assert job.wait() == [0, 0], job.text()
     same_end(job.run, undisturbed)
@@ -195,16 +126,11 @@ def test_a_slow_rank(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
     assert "rank 1 is" in job.text() and "% slower" in job.text()
 
 
-def _slow_reader(rank: int, number: int) -> None:
-    for position in range(0, 20 * STEPS, 4):
-        _in_reader(rank, position, functools.partial(time.sleep, 0.05), number)
-
-
 def test_an_evaluation_longer_than_the_timeout(shards: Path, tmp_path: Path) -> None:
     """Rank 0 alone scores while the other waits."""
     given = ("run.max_steps=2", "evaluation.every_epochs=1", "evaluation.ranks=first", "evaluation.batch_size=4")
     quick = train(tmp_path / "quick", shards, *given, ranks=2)
-    cause = functools.partial(_slow_evaluation, tmp_path / "evaluates", 0.5)
+    cause = functools.partial(slow_evaluation, tmp_path / "evaluates", 0.5)
     home = tmp_path / "slow"
     job = Job(arguments(home, shards, *given, "run.timeout=3"), home, 2, cause)
     began = time.monotonic()
@@ -215,7 +141,7 @@ def test_an_evaluation_longer_than_the_timeout(shards: Path, tmp_path: Path) -> 
 
 def test_two_jobs_in_one_folder(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
     command = arguments(tmp_path, shards, *LENGTH, EVERY_STEP)
-    first = Job(command, tmp_path, 2, functools.partial(_slow_reader, 1))
+    first = Job(command, tmp_path, 2, functools.partial(slow_reader, 1))
     first.until(lambda: first.run.steps() >= 2)
     other = tmp_path / "other"
     other.mkdir()
@@ -226,41 +152,18 @@ def test_two_jobs_in_one_folder(shards: Path, tmp_path: Path, undisturbed: Run) 
     same_end(first.run, undisturbed)
 
 
-def _eat(where: str) -> None:
-    """Take more memory than there is: the system's own refusal."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (held + 2**28, hard))
-    bytearray(2**30)
-    raise AssertionError(where)
-
-
 @pytest.mark.parametrize(
     "cause",
-    [functools.partial(_in_reader, 1, 99, functools.partial(_eat, "reader")), None],
+    [functools.partial(in_reader, 1, 99, eat), None],
     ids=["reader", "checkpoint"],
 )
 def test_out_of_memory_in_a_thread(
     shards: Path, tmp_path: Path, undisturbed: Run, cause: Callable[[int], None] | None
 ) -> None:
-    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2, cause or _eat_in_save)
+    job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2, cause or eat_in_save)
     codes = job.wait()
     out = 1 if cause else 0
     assert codes[out] == 2 and codes[1 - out] in (2, LOST), job.text()
     assert "out of memory" in _one_line(job, out)
     assert not job.run.finished and job.run.saved()
     _goes_on(tmp_path, shards, undisturbed)
-
-
-def _eat_in_save(number: int) -> None:
-    """The thread that writes the checkpoint of step 5 runs out of memory."""
-    from dist_train import checkpoint
-
-    real = checkpoint.Checkpoints._write
-
-    def write(self: checkpoint.Checkpoints, path: Path, *given: object) -> None:
-        if "00000005" in path.name:
-            _eat("checkpoint")
-        real(self, path, *given)  # type: ignore[arg-type]
-
-    checkpoint.Checkpoints._write = write  # type: ignore[method-assign, assignment]
