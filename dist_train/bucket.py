@@ -136,6 +136,11 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._patiently(name, lambda: obstore.delete(self._store(), name))
 
+    def move(self, name: str, to: str) -> None:
+        """An object under another name, in the store itself; nothing where there is none."""
+        with suppress(FileNotFoundError):
+            self._patiently(name, lambda: obstore.rename(self._store(), name, to))
+
     def give_up(self) -> None:
         """End the pauses of requests that are being repeated: they fail with Unreachable."""
         self._given_up.set()
