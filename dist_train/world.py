@@ -25,6 +25,7 @@ from dist_train import meeting, orphan
 T = TypeVar("T")
 _BEAT = 5.0  # seconds between two signs of life of rank 0, at most
 _GLOO = re.compile(r"\[[^]]*gloo/[^]]*\] *")  # the source line before gloo's own words
+_CLOSED = "Application timeout caused pair closure"  # gloo's words where another thread's wait ended first
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,8 @@ def start(timeout: float, threads: int | None = None, deterministic: bool | None
 def loss(error: BaseException) -> str | None:
     """What a collective says where a rank is gone or does not answer; None for another error."""
     text = str(error).strip().partition("\n")[0]
-    if not isinstance(error, dist.DistError) and _GLOO.search(text) is None:
+    known = isinstance(error, dist.DistError) or _GLOO.search(text) is not None or text == _CLOSED
+    if not known:
         return None
     return _GLOO.sub("", text)[:200]
 

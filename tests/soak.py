@@ -27,14 +27,14 @@ from soak_faults import FAULTS
 
 from dist_train.bucket import Bucket
 
-PAUSE, STEP = 0.4, 0.25  # seconds slept in a step, and what else a disturbed step takes about, restarts and all
+PAUSE, STEP = 0.8, 0.1  # seconds slept in a step while faults come, and what else it takes at least
 LIMIT = 3.0  # times the planned length after which the soak has failed
 
 
 class Soak:
     """The disturbed run and what can be done to it."""
 
-    timeout = 20.0  # run.timeout; a store may be down for half of it
+    timeout = 30.0  # run.timeout; a store may be down for half of it
 
     def __init__(self, home: Path, minutes: float) -> None:
         self.home, self.root, self.minutes = home, ROOT, minutes
@@ -49,7 +49,7 @@ class Soak:
         mount(home / "disk", 24)
         self.run = Run(home / "disk/tiny")
         self.length = [
-            f"run.max_steps={max(20, int(minutes * 60 / (PAUSE + STEP)))}",
+            *("run.epochs=1000000", f"run.max_steps={max(20, int(minutes * 60 / (PAUSE + STEP)))}"),
             *(f"run.timeout={self.timeout:g}", "evaluation.every_epochs=100", "checkpoint.every_minutes=0.05"),
             *("checkpoint.keep=3", "optim.ema=0.9", "augment.speed=[9/10, 1]"),
         ]
@@ -58,8 +58,13 @@ class Soak:
         flags = ("--standalone", "--nproc_per_node=2", "--max-restarts=1")
         self.command = [TORCHRUN, *flags, str(ROOT / "tests/soaked.py"), *given]
         self.environment = self._environment()
+        self.pause(PAUSE)
         self.starts = 0
         self.begin()
+
+    def pause(self, seconds: float) -> None:
+        """What each step sleeps from now on."""
+        (self.home / "pause").write_text(str(seconds))
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
@@ -70,7 +75,6 @@ class Soak:
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
             "OMP_NUM_THREADS": "1",
             "SOAK_HOME": str(self.home),
-            "SOAK_PAUSE": str(PAUSE),
         }
 
     def begin(self) -> None:
@@ -122,11 +126,11 @@ def lines_since(path: Path, place: int) -> tuple[list[str], int]:
 
 def disturb(soak: Soak, dice: random.Random, names: list[str], every: tuple[float, float]) -> list[list[str]]:
     """Faults until the run's time is over; a row each: time, fault, detail, seen, seconds until it went on."""
-    began, rows, place = time.monotonic(), list[list[str]](), 0
+    began, rows, at = time.monotonic(), list[list[str]](), 0.0
     known, left = {fault.__name__: fault for fault in FAULTS}, list[str]()
     soak.supervise(120, past=2)
     while not soak.run.finished and time.monotonic() - began < soak.minutes * 60:
-        soak.supervise(dice.uniform(*every))
+        soak.supervise(at + dice.uniform(*every) - time.monotonic())
         if soak.run.finished:
             break
         if not left:  # each once before any comes again
@@ -140,20 +144,17 @@ def disturb(soak: Soak, dice: random.Random, names: list[str], every: tuple[floa
         clock = f"{int(at - began) // 60:02d}:{int(at - began) % 60:02d}"
         rows.append([clock, fault.__name__.replace("_", " "), detail, "; ".join([*codes, *told]), went_on])
         print(" | ".join(rows[-1]), flush=True)
+    soak.pause(0)
     soak.supervise(soak.minutes * 60 * LIMIT)
     return rows
 
 
-def undisturbed(soak: Soak) -> Run:
-    """The same run on local disk, with steps that do not wait."""
+def undisturbed(soak: Soak) -> Launch:
+    """The same run on local disk, with steps that do not wait; it runs beside the other."""
     home = soak.home / "undisturbed"
     given = arguments(home, soak.data, *soak.length)
-    command = [TORCHRUN, "--standalone", "--nproc_per_node=2", str(ROOT / "tests/soaked.py"), *given]
-    launch = Launch(command, home, ROOT, soak.environment | {"SOAK_PAUSE": "0"})
-    while launch.process.poll() is None:
-        time.sleep(0.5)
-    assert launch.run.finished, launch.text()[-2000:]
-    return launch.run
+    command = [TORCHRUN, "--standalone", "--nproc_per_node=2", "-m", "dist_train", *given]
+    return Launch(command, home, ROOT, soak.environment)
 
 
 def main() -> int:
@@ -169,13 +170,15 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     soak = Soak(home.resolve(), given.minutes)
     low, high = map(float, given.every.split(","))
+    other = undisturbed(soak)
     try:
         rows = disturb(soak, random.Random(given.seed), names, (low, high))
         table = ["| at | fault | detail | seen | went on after |", "|---|---|---|---|---|"]
         table += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
         print("\n".join(table), f"\n{len(rows)} faults, {soak.starts} starts, step {soak.step()}", flush=True)
         assert soak.run.finished, "the run did not end"
-        same_end(soak.run, undisturbed(soak))
+        assert other.code() == 0, other.text()[-2000:]
+        same_end(soak.run, other.run)
         print("equal bit for bit: weights, moments, average, stream, metrics, scores", flush=True)
     finally:
         if soak.alive():
