@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dist_train.bucket import Bucket
 
-IN_FLIGHT = 64  # requests
+IN_FLIGHT = 128  # requests
 GAP = 1 / 32  # of the wanted bytes beside it: what is fetched between neighbours for nothing
 LONGEST = 8 << 20  # bytes of joined neighbours: longer ones are not worth waiting for in one piece
 

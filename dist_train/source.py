@@ -57,11 +57,12 @@ def source(files: Sequence[Path | str], sizes: Sequence[int], patience: float = 
     """What reads `files`, paths or addresses, that had `sizes` bytes when they were indexed."""
     far = [remote(file) for file in files]
     if not any(far):
-        return Files(files)
+        return Files(files, sizes=sizes)
     away = [number for number, there in enumerate(far) if there]
     ranges = Ranges([str(files[number]) for number in away], [sizes[number] for number in away], patience)
     if all(far):
         return ranges
     here = [number for number, there in enumerate(far) if not there]
     place = {file: (0, own) for own, file in enumerate(here)} | {file: (1, own) for own, file in enumerate(away)}
-    return Mixed([Files([files[number] for number in here]), ranges], [place[file] for file in range(len(files))])
+    near = Files([files[number] for number in here], sizes=[sizes[number] for number in here])
+    return Mixed([near, ranges], [place[file] for file in range(len(files))])

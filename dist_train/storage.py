@@ -7,6 +7,7 @@ shards there are.
 import os
 import re
 import threading
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -102,14 +103,22 @@ class Descriptor:
 class Files:
     """Files by number, opened when first read; at most `limit` stay open. Any thread may read.
 
-    ValueError for a path that is not local.
+    ValueError for a path that is not local; with `sizes`, the bytes of each file when it was indexed, also for one that
+    is gone or was replaced, as far as opening it shows: what is in it then is not what the index says.
     """
 
     far = False
 
-    def __init__(self, paths: Sequence[str | Path], limit: int = 256, read: Read | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        limit: int = 256,
+        read: Read | None = None,
+        sizes: Sequence[int] | None = None,
+    ) -> None:
         self.paths = [local(path) for path in paths]
-        self.limit = limit
+        self.limit, self.sizes = limit, sizes
+        self._times = array("q", bytes(8 * len(paths) if sizes is not None else 0))  # of change, ns; 0: not yet opened
         self.read = read or system_read()
         self._lock = threading.Lock()
         self._open: dict[int, Descriptor] = {}  # the longest unused first
@@ -143,11 +152,27 @@ class Files:
 
     def _descriptor(self, file: int) -> Descriptor:
         with self._lock:
-            descriptor = self._open.pop(file, None) or Descriptor(os.open(self.paths[file], FLAGS))
+            descriptor = self._open.pop(file, None) or self._opened(file)
             self._open[file] = descriptor
             if len(self._open) > self.limit:
                 del self._open[next(iter(self._open))]
             return descriptor
+
+    def _opened(self, file: int) -> Descriptor:
+        if self.sizes is None:
+            return Descriptor(os.open(self.paths[file], FLAGS))
+        try:
+            descriptor = Descriptor(os.open(self.paths[file], FLAGS))
+        except FileNotFoundError:
+            raise ValueError(f"{self.paths[file]}: is gone, and the index names it; restore it") from None
+        found, size, before = os.fstat(descriptor.number), self.sizes[file], self._times[file]
+        if found.st_size != size:
+            text = f"{found.st_size} bytes, the index says {size}: it was replaced"
+            raise ValueError(f"{self.paths[file]}: {text}; restore it, or index again")
+        if before and before != found.st_mtime_ns:
+            raise ValueError(f"{self.paths[file]}: was changed under the run; restore it, or index again")
+        self._times[file] = found.st_mtime_ns
+        return descriptor
 
     def _fill(self, descriptor: Descriptor, file: int, offset: int, buffer: memoryview) -> None:
         try:
