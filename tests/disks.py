@@ -34,9 +34,9 @@ def unmount(folder: Path) -> None:
     _run("umount", "--lazy", str(folder))
 
 
-def read_only(folder: Path) -> None:
-    """Nobody may write to a mounted disk any more, root neither."""
-    done = _run("mount", "-o", "remount,ro", str(folder))
+def read_only(folder: Path, on: bool = True) -> None:
+    """Nobody may write to a mounted disk any more, root neither; or all may again."""
+    done = _run("mount", "-o", f"remount,{'ro' if on else 'rw'}", str(folder))
     assert done.returncode == 0, done.stderr
 
 

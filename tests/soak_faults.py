@@ -51,12 +51,12 @@ def killed_in_a_save(soak: "Soak", dice: random.Random) -> str:
 
 def terminated(soak: "Soak", dice: random.Random) -> str:
     soak.launch.process.send_signal(signal.SIGTERM)
-    return ""
+    return "" if _until_ended(soak, 60) else "IT WENT ON"
 
 
 def stop_file(soak: "Soak", dice: random.Random) -> str:
     (soak.run.folder / "STOP").touch()
-    return ""
+    return "" if _until_ended(soak, 60) else "IT WENT ON"
 
 
 def rank_paused(soak: "Soak", dice: random.Random) -> str:

@@ -1,7 +1,7 @@
 """A rank of the soak: the project's own main, with steps that take time and causes that come when a file appears.
 
-Each step sleeps for the seconds in HOME/pause. HOME/raise-R, HOME/thread-R, HOME/memory-R: rank R raises in its step, in
-a reader thread, or runs out of memory in a reader thread; the file is removed first, so that it happens once.
+Each step sleeps for the seconds in HOME/pause. HOME/raise-R, HOME/thread-R, HOME/memory-R: rank R raises in its step,
+in a reader thread, or runs out of memory in a reader thread; the file is removed first, so that it happens once.
 """
 
 import os

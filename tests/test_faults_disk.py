@@ -1,7 +1,6 @@
 """Disks that are full, read-only or damaged, shards that change under a run: one line, and it goes on exactly."""
 
 import functools
-import os
 import random
 import shutil
 import signal
@@ -80,11 +79,11 @@ def test_read_only_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Pa
     job.signal(signal.SIGTERM)
     assert job.wait() == [0, 0], job.text()
     read_only(disk)
-    for folder in (disk, disk / "new"):
-        refused = _job(folder, tmp_path / folder.name, shards)
+    for name, folder in (("again", disk), ("new", disk / "new")):
+        refused = _job(folder, tmp_path / name, shards)
         assert refused.wait() == [2, 2], refused.text()
         assert "cannot be written (Read-only file system); give another run.dir" in _line(refused)
-    os.system(f"mount -o remount,rw {disk}")
+    read_only(disk, False)
     last = _job(disk, tmp_path / "last", shards)
     assert last.wait() == [0, 0], last.text()
     same_end(last.run, undisturbed)
@@ -141,7 +140,8 @@ def test_shard_replaced_under_a_run(shards: Path, tmp_path: Path, undisturbed: R
     codes = job.wait()
     if codes != [0, 0]:
         assert 2 in codes, job.text()
-        assert "tiny-1.tar" in _line(job, codes.index(2)) and "bad sample" not in job.text()
+        assert "tiny-1.tar: " in (line := _line(job, codes.index(2))) and "restore it, or index again" in line
+        assert "bad sample" not in job.text()
         path.write_bytes(whole)
         job = Job(arguments(tmp_path, copy, *LENGTH), tmp_path, 2)
         assert job.wait() == [0, 0], job.text()
