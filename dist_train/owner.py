@@ -127,7 +127,7 @@ class Owner:
             self._thread.join()
             self._thread = None
         if self._held and not self.taken:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 self.mark.remove()
         self._held = False
 
@@ -150,7 +150,7 @@ class Owner:
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT):
-            with suppress(OSError):  # a full disk, a store that is down: the next beat may pass
+            with suppress(OSError, ValueError):  # a full disk, a store that is down: the next beat may pass
                 found = _record(self.mark.read())
                 if found and found.get("token") != self.token:
                     self.taken = _named(found)

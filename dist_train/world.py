@@ -4,17 +4,14 @@ The only file that touches `torch.distributed` (but for the DDP wrapper) and the
 torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's own variables are the fallback.
 """
 
-import json
 import os
 import re
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +22,7 @@ from dist_train import meeting, orphan
 T = TypeVar("T")
 _BEAT = 5.0  # seconds between two signs of life of rank 0, at most
 _GLOO = re.compile(r"\[[^]]*gloo/[^]]*\] *")  # the source line before gloo's own words
-_CLOSED = "Application timeout caused pair closure"  # gloo's words where another thread's wait ended first
+_CUT = re.compile(r"gloo/|Application timeout|[Cc]onnection (closed|reset|refused)|[Ss]ocket (closed|[Tt]imeout)")
 
 
 @dataclass(frozen=True)
@@ -232,18 +229,9 @@ def start(timeout: float, threads: int | None = None, deterministic: bool | None
 def loss(error: BaseException) -> str | None:
     """What a collective says where a rank is gone or does not answer; None for another error."""
     text = str(error).strip().partition("\n")[0]
-    known = isinstance(error, dist.DistError) or _GLOO.search(text) is not None or text == _CLOSED
-    if not known:
+    if not isinstance(error, dist.DistError) and _CUT.search(text) is None:
         return None
     return _GLOO.sub("", text)[:200]
-
-
-def report(line: str) -> None:
-    """Tell the launcher why this rank ends: torchrun shows it of the rank that failed first."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path:
-        with suppress(OSError):
-            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
 
 
 def mixed_precision(environment: Mapping[str, str] = os.environ) -> str | None:
