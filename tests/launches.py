@@ -120,8 +120,8 @@ class Run:
 
 
 class Job:
-    """One command on `ranks` processes; `hosts`: each thinks that it is alone on a host. `cause`: called with its number
-    in each rank before it begins."""
+    """One command on `ranks` processes. `hosts`: each thinks that it is alone on a host; `cause`: called in each before
+    it begins, with its number."""
 
     def __init__(
         self,

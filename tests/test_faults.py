@@ -1,16 +1,22 @@
 """Ranks that die, raise, hang, lag or run out of memory: the others leave in time, and the run goes on exactly."""
 
 import functools
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from causes import at_step, eat, eat_in_save, fail, in_front, in_reader, slow_evaluation, slow_reader
-from launches import Job, Run, arguments, make_shards, train
+from launches import CLASSES, Job, Run, arguments, clip, make_shards, train
 from same import same_end
+from tars import pack, wav
+
+from dist_train import shards as shard_sets
 
 STEPS = 12
 LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=2", "run.timeout=20")
@@ -167,3 +173,38 @@ def test_out_of_memory_in_a_thread(
     assert "out of memory" in _one_line(job, out)
     assert not job.run.finished and job.run.saved()
     _goes_on(tmp_path, shards, undisturbed)
+
+
+def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    """A clip so loud that its power is infinite: each step that holds it is skipped, in each epoch again."""
+    folder = tmp_path / "loud"
+    rows = [(f"clip{number:02d}", CLASSES[number % 4], *clip(number)) for number in range(40)]
+    members = []
+    for name, label, wave, rate in rows:
+        loud = np.full(len(wave), 1e30, "<f4") if name == "clip07" else (wave / 32768).astype("<f4")
+        members += [
+            (f"{name}.wav", wav(loud, rate, subtype="FLOAT")),
+            (f"{name}.json", json.dumps({"label": label}).encode()),
+        ]
+    pack(folder / "loud.tar", members)
+    shard_sets.build(folder, workers=1)
+    length = ("data.eval_folds=[]", "run.max_steps=8")
+    job = Job(arguments(tmp_path, folder, *length), tmp_path, 2)
+    assert job.wait() == [0, 0], job.text()
+    assert sum(job.run.column("skipped")) == 4 and "skipped steps 1" in job.text()
+    assert all(torch.isfinite(one).all() for one in job.run.last()["step"]["model"].values())
+
+
+def test_a_rate_that_breaks_the_network(shards: Path, tmp_path: Path) -> None:
+    """One line; the checkpoints of before stay, and one of them goes on with a lower rate."""
+    save = "checkpoint.every_epochs=2", "checkpoint.keep=2", "optim.max_skipped=4", "optim.clip=null"
+    first = train(tmp_path, shards, "run.max_steps=4", *save)
+    good = first.saved()[-1]
+    wild = ("run.max_steps=60", "optim.lr=1e30", "optim.name=sgd", *save)
+    job = Job(arguments(tmp_path, shards, *wild, f"run.resume={good}"), tmp_path, 1)
+    assert job.wait() == [2], job.text()
+    line = _one_line(job, 0)
+    assert "the gradient was not finite in 5 steps in a row" in line and "lower optim.lr" in line
+    assert good.exists() and not job.run.finished
+    again = train(tmp_path, shards, "run.max_steps=8", *save, f"run.resume={good}")
+    assert again.column("step") == list(range(1, 9)) and again.finished
