@@ -15,7 +15,7 @@ PAUSE, LONGEST = 0.01, 0.2  # seconds between two looks
 
 
 class Store(Protocol):
-    """Such as torch.distributed.TCPStore."""
+    """Such as a TCPStore of torch."""
 
     def set(self, key: str, value: str) -> None:
         """Overwrite."""

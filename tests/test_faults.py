@@ -69,7 +69,7 @@ def test_a_rank_killed(shards: Path, tmp_path: Path, undisturbed: Run, killed: i
     [
         functools.partial(at_step, 1, 5, fail),
         functools.partial(in_reader, 1, 99, fail),
-        functools.partial(in_front, 0, 80, fail),
+        pytest.param(functools.partial(in_front, 0, 80, fail), marks=pytest.mark.full),
     ],
     ids=["step", "reader", "front end"],
 )

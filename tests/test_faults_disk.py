@@ -89,7 +89,9 @@ def test_read_only_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Pa
     same_end(last.run, undisturbed)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", *(pytest.param(name, marks=pytest.mark.full) for name in ("cut", "empty"))]
+)
 def test_newest_checkpoint_damaged(shards: Path, tmp_path: Path, undisturbed: Run, damage: str) -> None:
     job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2)
     job.until(lambda: job.run.steps() >= 4 and len(job.run.saved()) >= 2)
