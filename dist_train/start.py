@@ -62,12 +62,13 @@ class Start:
     def _open(self, path: Path, parts: Parts, log: Log) -> None:
         """Rank 0: take the run's folder, and its address in a store."""
         store, patience = parts.config.checkpoint.store, parts.config.patience
-        folder = RunFolder(path)
-        folder.open()
+        job, wait = parts.world.place.job, parts.config.run.timeout  # the ranks before are cut off until then
+        folder = RunFolder(path, job)
+        folder.open(wait)
         self.folder = folder
         if store is not None:
             self.mirror = Mirror(path, f"{store.rstrip('/')}/{path.name}", log.warn, patience)
-            self.mirror.claim(folder.token, folder.before)
+            self.mirror.claim(folder.token, folder.before, job, wait)
 
     def _choose(self, parts: Parts, log: Log) -> tuple[str, tuple[str, ...], int]:
         """Rank 0: file, changed keys, what it is."""

@@ -34,6 +34,7 @@ class Place:
     local_rank: int = 0
     local_size: int = 1
     launcher: str = "python"
+    job: str = ""  # torchrun's name of the job, the same when it starts its ranks anew
 
     @property
     def hosts(self) -> bool:
@@ -187,7 +188,8 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
         size = int(get("WORLD_SIZE", "1"))
         launcher = "accelerate" if "ACCELERATE_MIXED_PRECISION" in environment else "torchrun"
         local = int(get("LOCAL_RANK", "0")), int(get("LOCAL_WORLD_SIZE", get("WORLD_SIZE", "1")))
-        return Place(int(get("RANK", "0")), size, *local, launcher)
+        job = get("TORCHELASTIC_RUN_ID", "none")
+        return Place(int(get("RANK", "0")), size, *local, launcher, job if job != "none" else "")
     if get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") and "MASTER_ADDR" in environment:
         raise ValueError(
             "accelerate started one process for several (its CPU launcher needs MPI); use "

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -160,3 +161,14 @@ def test_killed_jobs_leave_no_folder_that_must_be_waited_for(shards: Path, tmp_p
     folder.open()
     assert time.monotonic() - begun < owner.STILL
     folder.close()
+
+
+def test_ranks_that_are_started_anew_wait_for_those_of_the_same_job(tmp_path: Path, quick: None) -> None:
+    """A cut-off rank 0 lives until run.timeout; the rank 0 that takes its place on another host needs its folder."""
+    before, after, other = (RunFolder(tmp_path, job) for job in ("job 1", "job 1", "job 2"))
+    before.open()
+    with pytest.raises(ValueError, match="in use by"):
+        other.open(PATIENCE)  # at once
+    threading.Timer(1.0, before.close).start()
+    after.open(PATIENCE)
+    after.close()
