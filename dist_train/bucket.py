@@ -23,11 +23,13 @@ from dist_train.clouds import open_store, remote, spoken
 
 __all__ = ["Bucket", "Unreachable", "remote"]
 
-SILENCE = 20.0  # seconds of a server in the middle of an answer
+SILENCE = 10.0  # seconds of a server in the middle of an answer: what hangs that long is asked anew
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 DOWNLOAD = 3600.0  # seconds that a whole object may take
 ANSWER = re.compile(r"status code: (\d{3})")
-PASSING = re.compile(r"status code: (408|425|429|5\d\d)|RequestTimeout|SlowDown|ExpiredToken|RequestTimeTooSkewed")
+PASSING = re.compile(r"status code: (408|425|429|5\d\d)|RequestTimeout|SlowDown|ExpiredToken")
+METADATA = re.compile(r"/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity")  # a cloud machine's own
+UNKNOWN = 10.0  # seconds that such a machine may take to say who it is; elsewhere nobody answers
 Value = TypeVar("Value")
 
 
@@ -173,7 +175,7 @@ class Bucket:
 
     def _patiently(self, name: str, work: Callable[[], Value]) -> Value:
         """`work`, again and again while its failure may pass."""
-        until, pause, given_up = time.monotonic() + self.patience, FIRST_PAUSE, self._given_up
+        began, pause, given_up = time.monotonic(), FIRST_PAUSE, self._given_up
         where = f"{self.said}/{name}".rstrip("/")
         while True:
             self._count(requests=1)
@@ -188,9 +190,15 @@ class Bucket:
                     raise  # of the local disk
                 if isinstance(error, FileNotFoundError):
                     raise FileNotFoundError(f"{where}: is not there") from None
+                unknown = METADATA.search(str(error)) is not None
+                patience = min(UNKNOWN, self.patience) if unknown else self.patience
+                late = time.monotonic() + pause > began + patience
+                if unknown and (late or not _may_pass(error)):
+                    text = "no credentials found; docs/shards.md says where they are looked for"
+                    raise PermissionError(f"{where}: {text} ({_reason(error)})") from None
                 if not _may_pass(error):
                     raise ValueError(f"{where}: {_reason(error)}") from None
-                if time.monotonic() + pause > until or given_up.wait(pause * random.uniform(0.5, 1.0)):
+                if late or given_up.wait(pause * random.uniform(0.5, 1.0)):
                     text = f"no answer in {self.patience:g} s ({_reason(error)})"
                     raise Unreachable(f"{where}: {text}; is the store up?") from None
             self._count(repeated=1)

@@ -37,6 +37,7 @@ class Faulty:
         self.sent, self.gets, self.heads = 0, 0, 0  # bytes of bodies; requests
         self.seen: Counter[str] = Counter()  # GETs by name
         self.at_once, self.most = 0, 0  # GETs under way now, and at most
+        self.signed = ""  # Authorization of the last request
         self.lock = threading.Lock()
         self.start()
 
@@ -113,6 +114,7 @@ class _Answer(BaseHTTPRequestHandler):
     def _answer(self, owner: Faulty, fault: str | None, body: bool) -> None:
         assert fault is None or fault in FAULTS, fault
         path = owner.folder / self.path.lstrip("/")
+        owner.signed = self.headers.get("Authorization", "")
         time.sleep(owner.delay)
         if fault in ("hang", "drop"):
             if fault == "hang":

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dist_train"
 DATA = (
     *("shards", "view", "check", "storage", "reader", "window"),
+    *("clouds", "bucket", "info", "remote", "ranges", "source"),
     *("decode", "resample", "waves", "augment", "acoustics", "bank", "scene", "gaussian"),
     *("chosen", "filters", "masks", "mixing", "stretch", "preview"),
     *("features", "spectrogram", "batched", "precision", "frontend"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from faulty import Faulty
 from launches import Job, Run, arguments, make_shards, settings, train
-from servers import BUCKET, Seaweed
+from servers import BUCKET, Nginx, Seaweed
 
 from dist_train import feed, remote, shards
 from dist_train.bucket import Bucket
@@ -211,6 +211,29 @@ def test_two_ranks_on_an_s3_server_that_is_killed_twice(
     fetched, repeated = sum(job.run.column("fetched_bytes")), sum(job.run.column("store_retries"))
     assert repeated > 0 and "requests repeated" in job.text()
     assert windows_bytes(local) <= fetched <= 1.05 * windows_bytes(local)
+
+
+@pytest.mark.cluster
+def test_two_ranks_on_nginx(local: Path, undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes as the server's log counts them: the index's, the windows of training, whole clips of the evaluation."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    server = Nginx(tmp_path / "nginx", local)
+    server.start()
+    try:
+        job = Job(arguments(tmp_path, server.address, *LENGTH, "data.ahead=1"), tmp_path, ranks=2)
+        job.until(lambda: job.run.steps() >= 3)
+        server.kill()
+        server.start()
+        assert job.wait() == [0, 0], job.text()
+    finally:
+        server.kill()
+    assert_same_end(job.run, undisturbed)
+    used, evaluation = windows_bytes(local), feed.views(settings(local)).evaluation
+    assert evaluation is not None
+    index = sum((local / name).stat().st_size for name in (*SIDE, "index.json"))
+    clips = int(evaluation.rows(np.arange(len(evaluation)))["size"].sum())
+    sent, answers = server.sent()
+    assert used + index < sent <= 1.05 * (used + clips) + index and answers > 50
 
 
 def test_a_store_that_stays_away_ends_the_run(server: Faulty, local: Path, undisturbed: Run, tmp_path: Path) -> None:

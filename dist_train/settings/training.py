@@ -27,11 +27,17 @@ class Run(Section):
 class Data(Section):
     """Which samples are trained on and scored, and how they are ordered."""
 
-    shards: list[str] = Field(["shards/demo"], min_length=1, description="folders of tar shards, joined by class name")
-    eval_shards: list[str] = Field([], description="folders of shards to score; never trained on, never chosen by")
+    shards: list[str] = Field(
+        ["shards/demo"],
+        min_length=1,
+        description="folders or addresses (s3://, gs://, az://, http://) of shards, joined by class name",
+    )
+    eval_shards: list[str] = Field(
+        [], description="folders or addresses of shards to score; never trained on, never chosen by"
+    )
     eval_folds: list[Fold] = Field([], description="folds of `shards` to score; the others are trained on")
     eval_split: Split | None = Field(None, description="split of `shards` to score; only split `train` is trained on")
-    valid_shards: list[str] = Field([], description="folders of shards that choose the best checkpoint")
+    valid_shards: list[str] = Field([], description="folders or addresses of shards that choose the best checkpoint")
     valid_folds: list[Fold] = Field([], description="folds of `shards` that choose the best checkpoint")
     valid_split: Split | None = Field(None, description="split of `shards` that chooses the best checkpoint")
     batch_size: int = Field(64, ge=1, description="clips a step, over all ranks (the global batch)")
