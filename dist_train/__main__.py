@@ -3,7 +3,7 @@
     torchrun --nproc_per_node=2 -m dist_train configs/esc10.yaml data.eval_folds=[1]
 
 Without CONFIG it trains the demo; rank 0 makes the shards of a demo first. Exit 0: done, or stopped and saved; 2: bad
-input, or a disk or store that cannot be used; 3: another rank was lost or cut off.
+input, or a disk, store or memory that does not do; 3: another rank was lost or cut off.
 """
 
 import argparse
@@ -73,7 +73,9 @@ def run(config: Config) -> int:
                 here.lead(partial(demo.ensure, Path(shards), make=make))
         engine = Engine(Parts(config, here))
         engine.run()
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if (lack := memory.lack(error)) is not None:
+            return _refused(lack, 2)
         why = world.loss(error)
         if why is None:
             raise

@@ -2,11 +2,13 @@
 
 empty    large arrays that live on: NumPy asks the kernel for huge pages from 4 MB on, torch does not
 keep     the allocator keeps what a step frees for the next one
+lack     an error that says there is no more -> a line for the user
 """
 
 import ctypes
 import math
 import os
+import re
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 _KINDS = {torch.float32: np.float32, torch.float64: np.float64, torch.uint8: np.uint8}
 
+_LACKING = re.compile(r"can't allocate memory|not enough memory|bad_alloc")  # torch's allocator on a CPU; C++
 _MALLOC = ((-1, 2**30), (-2, 2**26), (-3, 2**25))  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
 
 
@@ -35,3 +38,13 @@ def keep() -> bool:
     except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
         return False
     return all(mallopt(option, value) == 1 for option, value in _MALLOC)
+
+
+def lack(error: BaseException) -> str | None:
+    """One line where an error, of Python, torch or CUDA, means that memory is used up; None for another error."""
+    said = str(error).strip().partition("\n")[0][:160]
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and _LACKING.search(said) is None:
+        return None
+    reason = f" ({said})" if said else ""
+    advice = "lower data.micro_batch, evaluation.batch_size or data.ahead"
+    return f"out of memory{reason}: {advice}; the same command goes on from the newest checkpoint"

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -38,7 +38,7 @@ class RunFolder:
         self.token = secrets.token_hex(8)  # this job's
         self.before = ""  # token of the job before, where that one is dead and did not let go
         self._owner = Owner(FileMark(path / ".owner"), self.token, job)
-        self._metrics: TextIO | None = None
+        self._metrics: BinaryIO | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -94,12 +94,13 @@ class RunFolder:
 
         Floats keep every digit (repr), so that runs compare exactly; NaN and infinities become null.
         """
-        line = json.dumps(disk.finite(dict(record)), ensure_ascii=False)
+        left = memoryview(json.dumps(disk.finite(dict(record)), ensure_ascii=False).encode() + b"\n")
         with self._writing():
             if self._metrics is None:
-                self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", newline="\n")
-            self._metrics.write(line + "\n")
-            self._metrics.flush()
+                # unbuffered: on a full disk, closing would try again, and hide this error behind its own
+                self._metrics = cast(BinaryIO, (self.path / "metrics.jsonl").open("ab", buffering=0))
+            while left:
+                left = left[self._metrics.write(left) :]
 
     def cut_metrics(self, step: int, keep_evaluation: bool = True) -> None:
         """Keep the lines up to `step` (none: -1), in one piece; a line that is no JSON object goes too.

@@ -4,7 +4,7 @@ Comes in: the folder. Goes out: memory-mapped rows, so opening ten million of th
 each tar's size; threads and ranks share one copy in the page cache.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class ShardSet:
     keys: NDArray[np.uint8] = field(repr=False)
     label_ends: NDArray[np.uint64] | None = field(repr=False, default=None)
     label_ids: NDArray[np.int32] | None = field(repr=False, default=None)
+    times: tuple[int, ...] = field(repr=False, default=())  # when local shards were last changed, ns; () for others
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,16 +91,19 @@ def open_set(path: str | Path, patience: float = PATIENCE, keep: Path | None = N
     version or of other shards, a damaged index. Unreachable: the store is down.
     """
     root: Path | str
+    times: tuple[int, ...] = ()
     if far(path):
         root, folder, info = fetch(str(path), patience, keep)
     else:
         root, names = find(path)
         folder, info = root, read_info(root)
-        match_shards(root, {name: (root / name).stat().st_size for name in names}, info)
+        found = {name: (root / name).stat() for name in names}
+        match_shards(root, {name: state.st_size for name, state in found.items()}, info)
+        times = tuple(found[shard["name"]].st_mtime_ns for shard in info["shards"])
     count, counted = info["totals"]["samples"], sum(shard["samples"] for shard in info["shards"])
     if count != counted:
         raise ValueError(f"{root}/{INDEX}: {count} samples in all, {counted} in its shards: {REINDEX.format(root)}")
-    one = map_set(root, folder, info)
+    one = replace(map_set(root, folder, info), times=times)
     intact.refuse_files(root, folder, info)
     return one
 

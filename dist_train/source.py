@@ -50,19 +50,23 @@ class Mixed:
 
 def of_view(view: View, config: Config | None = None) -> Source:
     """What reads a view's shards, as a configuration says."""
-    return source(view.files, view.bytes, config.patience if config is not None else PATIENCE)
+    return source(view.files, view.bytes, config.patience if config is not None else PATIENCE, view.times)
 
 
-def source(files: Sequence[Path | str], sizes: Sequence[int], patience: float = PATIENCE) -> Source:
-    """What reads `files`, paths or addresses, that had `sizes` bytes when they were indexed."""
+def source(
+    files: Sequence[Path | str], sizes: Sequence[int], patience: float = PATIENCE, times: Sequence[int] | None = None
+) -> Source:
+    """What reads `files`, paths or addresses, that had `sizes` bytes when they were indexed. `times`: see `Files`."""
+    times = times or [0] * len(files)
     far = [remote(file) for file in files]
     if not any(far):
-        return Files(files, sizes=sizes)
+        return Files(files, sizes=sizes, times=times)
     away = [number for number, there in enumerate(far) if there]
     ranges = Ranges([str(files[number]) for number in away], [sizes[number] for number in away], patience)
     if all(far):
         return ranges
     here = [number for number, there in enumerate(far) if not there]
     place = {file: (0, own) for own, file in enumerate(here)} | {file: (1, own) for own, file in enumerate(away)}
-    near = Files([files[number] for number in here], sizes=[sizes[number] for number in here])
+    own_sizes, own_times = ([column[number] for number in here] for column in (sizes, times))
+    near = Files([files[number] for number in here], sizes=own_sizes, times=own_times)
     return Mixed([near, ranges], [place[file] for file in range(len(files))])

@@ -104,7 +104,8 @@ class Files:
     """Files by number, opened when first read; at most `limit` stay open. Any thread may read.
 
     ValueError for a path that is not local; with `sizes`, the bytes of each file when it was indexed, also for one that
-    is gone or was replaced, as far as opening it shows: what is in it then is not what the index says.
+    is gone, was replaced, or has changed since `times` (ns; 0: since it was first opened): its bytes then are not what
+    the index says.
     """
 
     far = False
@@ -115,31 +116,40 @@ class Files:
         limit: int = 256,
         read: Read | None = None,
         sizes: Sequence[int] | None = None,
+        times: Sequence[int] | None = None,
     ) -> None:
         self.paths = [local(path) for path in paths]
         self.limit, self.sizes = limit, sizes
-        self._times = array("q", bytes(8 * len(paths) if sizes is not None else 0))  # of change, ns; 0: not yet opened
+        self._times = array("q", times or bytes(8 * len(paths) if sizes is not None else 0))
         self.read = read or system_read()
         self._lock = threading.Lock()
         self._open: dict[int, Descriptor] = {}  # the longest unused first
 
     def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
         """Fill the buffer with the file's bytes from `offset` on; OSError naming the file where that cannot be."""
-        self._fill(self._descriptor(file), file, offset, buffer)
+        descriptor = self._descriptor(file)
+        try:
+            self._fill(descriptor, file, offset, buffer)
+        finally:
+            self._unchanged(file, descriptor)
 
     def read_rows(
         self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
     ) -> dict[int, OSError]:
         """`read_into` for many rows, fastest where a file's rows lie side by side; what failed, by the row's number."""
         failed = dict[int, OSError]()
+        used = dict[int, Descriptor]()
         opened, descriptor = -1, None
         for row, (file, offset, buffer) in enumerate(zip(files, offsets, buffers, strict=True)):
             try:
                 if file != opened or descriptor is None:
-                    descriptor, opened = self._descriptor(file), file
+                    used[file] = descriptor = self._descriptor(file)
+                    opened = file
                 self._fill(descriptor, file, offset, buffer)
             except OSError as error:
                 failed[row] = error
+        for file, descriptor in used.items():
+            self._unchanged(file, descriptor)
         return failed
 
     def traffic(self) -> None:
@@ -170,6 +180,16 @@ class Files:
             descriptor = Descriptor(os.open(self.paths[file], FLAGS))
         except FileNotFoundError:
             raise ValueError(f"{self.paths[file]}: is gone, and the index names it; restore it") from None
+        self._unchanged(file, descriptor)
+        return descriptor
+
+    def _unchanged(self, file: int, descriptor: Descriptor) -> None:
+        """Looked at when a file is opened and after it was read: ValueError where it is not the one that was indexed.
+
+        A file that another was renamed over stays what it was for who has it open.
+        """
+        if self.sizes is None:
+            return
         found, size, before = os.fstat(descriptor.number), self.sizes[file], self._times[file]
         if found.st_size != size:
             text = f"{found.st_size} bytes, the index says {size}: it was replaced"
@@ -177,7 +197,6 @@ class Files:
         if before and before != found.st_mtime_ns:
             raise ValueError(f"{self.paths[file]}: was changed under the run; restore it, or index again")
         self._times[file] = found.st_mtime_ns
-        return descriptor
 
     def _fill(self, descriptor: Descriptor, file: int, offset: int, buffer: memoryview) -> None:
         try:

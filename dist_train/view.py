@@ -52,6 +52,11 @@ class View:
         """(files,) size of each, as its index says."""
         return tuple(shard["bytes"] for one in self.sets for shard in one.info["shards"])
 
+    @property
+    def times(self) -> tuple[int, ...]:
+        """(files,) when each was last changed as its set was opened, ns; 0 where that is not known."""
+        return tuple(time for one in self.sets for time in one.times or (0,) * len(one.names))
+
     def rows(self, ids: Ids) -> NDArray[np.void]:
         """(n,) of VIEW_ROW for (n,) view ids."""
         out = np.empty(len(ids), VIEW_ROW)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from dist_train import orphan
+from dist_train import meeting, orphan
 
 T = TypeVar("T")
 _BEAT = 5.0  # seconds between two signs of life of rank 0, at most
@@ -234,7 +234,7 @@ def start(timeout: float, threads: int | None = None, deterministic: bool | None
     return world
 
 
-def loss(error: RuntimeError) -> str | None:
+def loss(error: BaseException) -> str | None:
     """What a collective says where a rank is gone or does not answer; None for another error."""
     text = str(error).strip().partition("\n")[0]
     if not isinstance(error, dist.DistError) and _CUT.search(text) is None:
@@ -262,8 +262,15 @@ def _join(here: Place, device: torch.device, backend: str, timeout: float) -> No
     if here.launcher == "slurm":
         os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
         os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))
+    meet = dist.rendezvous("env://", here.rank, here.size, timeout=timedelta(seconds=timeout))  # type: ignore[attr-defined]
+    store, _, _ = next(meet)
+    try:
+        start = meeting.name(store, here.rank, here.size, timeout)
+    except TimeoutError as error:
+        raise dist.DistStoreError(str(error)) from None
     dist.init_process_group(
         backend,
+        store=dist.PrefixStore(start, store),  # type: ignore[attr-defined]
         rank=here.rank,
         world_size=here.size,
         timeout=timedelta(seconds=timeout),

@@ -120,12 +120,20 @@ class Run:
 
 
 class Job:
-    """One command on `ranks` processes; `hosts`: each thinks that it is alone on a host."""
+    """One command on `ranks` processes. `hosts`: each thinks that it is alone on a host; `cause`: called in each before
+    it begins, with its number."""
 
-    def __init__(self, command: list[str], home: Path, ranks: int = 1, hosts: bool = False) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        home: Path,
+        ranks: int = 1,
+        cause: Callable[[int], None] | None = None,
+        hosts: bool = False,
+    ) -> None:
         self.run = Run(home / "tiny")
         self.outputs = [home / f"output-{rank}.txt" for rank in range(ranks)]
-        self.ranks = fork(main, [[command]] * ranks, self.outputs, hosts)
+        self.ranks = fork(caused, [[command, cause, rank] for rank in range(ranks)], self.outputs, hosts)
 
     def signal(self, number: int) -> None:
         for rank in self.ranks:
@@ -145,8 +153,8 @@ class Job:
             rank.kill()  # nothing where it has ended
             rank.join()
 
-    def kill_in_save(self) -> None:
-        """kill -9 of every process while a checkpoint is half written."""
+    def hold_in_save(self) -> None:
+        """Stop every process (SIGSTOP) while a checkpoint is half written."""
 
         def writing() -> bool:
             if not self._temporary():
@@ -158,6 +166,10 @@ class Job:
             return self._temporary()
 
         self.until(writing)
+
+    def kill_in_save(self) -> None:
+        """kill -9 of every process while a checkpoint is half written."""
+        self.hold_in_save()
         self.kill()
         assert self._temporary()
 
@@ -191,6 +203,13 @@ def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
     job = Job(arguments(home, data, *overrides), home, ranks)
     assert job.wait() == [0] * ranks, job.text()
     return job.run
+
+
+def caused(command: list[str], cause: Callable[[int], None] | None, rank: int) -> int:
+    """The command's exit code, after what goes wrong in it was prepared."""
+    if cause is not None:
+        cause(rank)
+    return main(command)
 
 
 def fork(

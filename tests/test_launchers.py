@@ -2,49 +2,19 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from launches import PATIENCE, Run, arguments, make_shards
+from launcher import Launch, torchrun
+from launches import arguments, make_shards
 
 SAME = ("step", "consumed", "loss", "accuracy", "lr", "stream", "grad_norm")
 STEPS = 20
 
 
-class Launch:
-    """A launcher and what it started."""
-
-    def __init__(self, command: list[str], home: Path, root: Path, environment: dict[str, str]) -> None:
-        self.run, self.output = Run(home / "tiny"), home / "output.txt"
-        with self.output.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=root, env=environment, stdout=file, stderr=file
-            )
-
-    def until_step(self, step: int) -> None:
-        end = time.monotonic() + PATIENCE
-        while self.run.steps() < step:
-            assert self.process.poll() is None and time.monotonic() < end, self.output.read_text()
-            time.sleep(0.01)
-
-    def code(self) -> int:
-        try:
-            return self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
-
-
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("shards"))
-
-
-def _torchrun(home: Path, shards: Path, *overrides: str) -> list[str]:
-    given = arguments(home, shards, *overrides)
-    return ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "dist_train", *given]
 
 
 def _accelerate(home: Path, shards: Path, *overrides: str, flags: tuple[str, ...]) -> list[str]:
@@ -61,7 +31,7 @@ def test_accelerate_and_torchrun_through_a_stop(
     assert first.code() == 0, first.output.read_text()
     assert first.run.finished
 
-    command = _torchrun(tmp_path / "two", shards, length)
+    command = torchrun(tmp_path / "two", shards, length)
     second = Launch(command, tmp_path / "two", root, environment)
     second.until_step(2)
     second.process.send_signal(signal.SIGTERM)

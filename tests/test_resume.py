@@ -3,11 +3,10 @@
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from launches import Job, Run, arguments, make_shards, train
+from same import same, same_end
 
 STEPS = 16
 LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=3", "optim.ema=0.9", "augment.speed=[9/10, 1]")
@@ -17,35 +16,6 @@ EVERY_STEP = "checkpoint.every_minutes=1e-6"
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("shards"))
-
-
-def _same(one: Any, other: Any, where: str = "checkpoint") -> None:
-    """Equal bit for bit, all the way down."""
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype and torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            _same(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            _same(*pair, f"{where}[{number}]")
-    else:
-        assert one == other, where
-
-
-def _same_end(run: Run, undisturbed: Run) -> None:
-    """Weights, moments, average, progress, every number in the metrics, the score."""
-    before, after = undisturbed.last(), run.last()
-    for name in ("step", "progress", "sums", "classes"):
-        _same(after[name], before[name], name)
-    for name in ("step", "loss", "accuracy", "lr", "stream", "grad_norm", "consumed"):
-        assert run.column(name) == undisturbed.column(name)
-    assert run.column("step") == list(range(1, STEPS + 1))  # none twice, none missing
-    assert run.metrics("eval") == undisturbed.metrics("eval")
-    assert run.result() == undisturbed.result()
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -72,7 +42,7 @@ def test_killed_three_times(shards: Path, tmp_path: Path, ranks: int) -> None:
     last = Job(command, home, ranks)
     assert last.wait() == [0] * ranks, last.text()
     assert last.text().count("goes on from") == 3
-    _same_end(last.run, undisturbed)
+    same_end(last.run, undisturbed)
 
 
 def test_killed_before_anything_was_saved(shards: Path, tmp_path: Path) -> None:
@@ -136,7 +106,7 @@ def test_a_finished_run_again(shards: Path, tmp_path: Path) -> None:
     again = train(tmp_path, shards, *short)
     assert again.result() == result
     assert again.column("step") == [1, 2] and len(again.metrics("eval")) == len(again.metrics("valid")) == 1
-    _same(again.last(), before)
+    same(again.last(), before)
     longer = train(tmp_path, shards, "run.max_steps=4", "data.valid_folds=[2]")
     assert longer.column("step") == [1, 2, 3, 4]
 
