@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; default: the demo")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the file's")
     parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and end")
+    parser.add_argument("--print-folder", action="store_true", help="show the run's folder and end")
     parser.add_argument("--print-schema", action="store_true", help="show the JSON Schema of configurations and end")
     given = parser.parse_args(arguments)
     try:
@@ -39,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = resolve(given.config, given.overrides)
         if given.print_config:
             sys.stdout.write(configuration.dump(config))
+            return 0
+        if given.print_folder:
+            sys.stdout.write(f"{Path(config.run.dir) / (config.run.name or 'run')}\n")
             return 0
         return run(config)
     except ValueError as error:
@@ -69,9 +73,12 @@ def run(config: Config) -> int:
         for shards, make in demos.items():
             if shards in config.data.shards and not (Path(shards) / "index.json").exists():
                 here.lead(partial(demo.ensure, Path(shards), make=make))
-        Engine(Parts(config, here)).run()
+        engine = Engine(Parts(config, here))
+        unasked = not engine.run() and not engine.asked
     finally:
         here.stop()
+    if unasked:
+        here.linger()
     return 0
 
 

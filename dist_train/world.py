@@ -5,6 +5,7 @@ torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's 
 """
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from dist_train import interface
+
 T = TypeVar("T")
 _PATIENCE = timedelta(days=7)  # of ranks that wait for rank 0 alone: NCCL would time out, gloo may be told not to
+_NOTICE = 5.0  # seconds: torchrun's agents look every 0.1 s
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,15 @@ class World:
             self._work = None
             dist.destroy_process_group()
 
+    def linger(self) -> None:
+        """Last act of a rank that ends before its run because others were told to: leave time for its own SIGTERM.
+
+        When a machine joins, each of torchrun's agents notices for itself and stops its ranks, all of which then leave.
+        An agent that saw its ranks leave before it noticed would take the run for done, and never meet the new machine.
+        """
+        if self.place.launcher == "torchrun" and self.place.local_size < self.size:
+            time.sleep(_NOTICE)
+
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
     """The launcher's numbers. Errors: `ValueError` where accelerate started one process for several."""
@@ -200,6 +213,9 @@ def _join(here: Place, device: torch.device, backend: str, timeout: float) -> No
     if here.launcher == "slurm":
         os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
         os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))
+    if here.local_size < here.size and "GLOO_SOCKET_IFNAME" not in os.environ:
+        name = interface.toward(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        os.environ.update({"GLOO_SOCKET_IFNAME": name} if name else {})
     dist.init_process_group(
         backend,
         rank=here.rank,
