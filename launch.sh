@@ -162,9 +162,10 @@ kind, *_, there = socket.getaddrinfo(*sys.argv[1:], type=socket.SOCK_DGRAM)[0]
 with socket.socket(kind, socket.SOCK_DGRAM) as out:
     out.connect(there)
     here = out.getsockname()[0]
-print(here, int(here == there[0]))' "$head" "$port" 2> /dev/null) || [[ -n ${DRY:-} ]] ||
+own = here[:4] == "127." != sys.argv[1][:4] and sys.argv[1] != "localhost" # its own name, which others know better
+print("" if own else here, int(own or here == there[0]))' "$head" "$port" 2> /dev/null) || [[ -n ${DRY:-} ]] ||
         die "no way from this machine to MASTER_ADDR=$head: is the name right, is the network up?"
-    read -r here mine <<< "$here" || true
+    mine=${here#* } here=${here% *}
     [[ -z $rank ]] || mine=$((rank == 0))
     start+=("--rdzv-conf=$conf${mine:+,is_host=$mine}" ${here:+"--local-addr=$here"})
     # torchrun's agents would keep the address of the first rendezvous for good, whose machine may be gone

@@ -4,7 +4,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
+
+from conftest import LAUNCHER_VARIABLES, ROOT
 
 NETWORK = "10.231.7"
 
@@ -17,6 +20,13 @@ def absent() -> str:
         return "ip (iproute2) or unshare (util-linux) is not installed"
     trial = subprocess.run(["unshare", "--net", "--uts", "--mount", "true"], capture_output=True, text=True)
     return f"namespaces are refused here: {trial.stderr.strip()}" if trial.returncode else ""
+
+
+def environment() -> dict[str, str]:
+    """Of a process on a machine: this Python and this checkout, one process a machine, one thread, no launcher yet."""
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"], "/usr/sbin", "/sbin"])
+    return kept | {"PATH": path, "PYTHONPATH": str(ROOT), "NPROC": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Hosts:
@@ -47,10 +57,24 @@ class Hosts:
     def address(self, number: int) -> str:
         return f"{NETWORK}.{number + 1}"
 
-    def start(self, number: int, command: list[str], environment: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
+    def start(
+        self, number: int, command: list[str], environment: dict[str, str], output: Path
+    ) -> subprocess.Popen[bytes]:
         """A process on a machine, in a session of its own; output is added to the file."""
         name = self.names[number]
-        named = ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"', name, *command]
+        named = [
+            "ip",
+            "netns",
+            "exec",
+            name,
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            'hostname "$0"; exec "$@"',
+            name,
+            *command,
+        ]
         with output.open("ab") as file:
             process = subprocess.Popen(
                 named, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True

@@ -1,10 +1,10 @@
-"""A Slurm cluster on the machines of tests/hosts.py: munge, one controller, a daemon a machine; no cgroups, no accounting."""
+"""A Slurm cluster on the machines of tests/hosts.py: munge, a controller, two daemons; no cgroups, no accounting."""
 
-import os
 import secrets
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hosts
@@ -36,17 +36,17 @@ PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=INFINITE
 
 def absent() -> str:
     """Why there can be none here; empty where there can."""
-    missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
+    missing = [name for name in PROGRAMS if shutil.which(name, path=hosts.environment()["PATH"]) is None]
     return f"not installed: {', '.join(missing)} (slurm-wlm, munge)" if missing else hosts.absent()
 
 
 class Slurm:
     """Two machines under Slurm; commands run on the first."""
 
-    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+    def __init__(self, home: Path) -> None:
         self.home = home
         self.hosts = hosts.Hosts(2, home)
-        self.environment = environment | {"SLURM_CONF": f"{home}/slurm.conf", "PATH": f"{environment['PATH']}:{_path()}"}
+        self.environment = hosts.environment() | {"SLURM_CONF": f"{home}/slurm.conf"}
         try:
             self._start()
         except BaseException:
@@ -87,18 +87,21 @@ class Slurm:
         nodes = "\n".join(f"NodeName={n} NodeAddr={self.hosts.address(i)} CPUs=2" for i, n in enumerate(names))
         conf = CONF.format(head=names[0], address=self.hosts.address(0), home=self.home, nodes=nodes)
         (self.home / "slurm.conf").write_text(conf)
+        (self.home / "cgroup.conf").write_text(
+            "CgroupPlugin=cgroup/v1\n"
+        )  # the one that wants nothing until it is used
         (self.home / "munge.key").write_bytes(secrets.token_bytes(128))
         (self.home / "munge.key").chmod(0o600)
         (self.home / "state").mkdir()
         files = {"key-file": "munge.key", "log-file": "munge.log", "pid-file": "munge.pid", "seed-file": "munge.seed"}
         options = [f"--{option}={self.home / name}" for option, name in files.items()]
         self._serve(0, "munged", "--foreground", "--force", f"--socket={self.home}/munge.socket", *options)
-        self._until(lambda: (self.home / "munge.socket").exists())
+        _until((self.home / "munge.socket").exists, self.log)
         self._serve(0, "slurmctld", "-D")
         for number, name in enumerate(names):
             (self.home / f"spool-{name}").mkdir()
             self._serve(number, "slurmd", "-D", "-N", name)
-        self._until(self._idle)
+        _until(self._idle, self.log)
 
     def _idle(self) -> bool:
         done = subprocess.run(
@@ -112,12 +115,9 @@ class Slurm:
     def _serve(self, number: int, *command: str) -> None:
         self.hosts.start(number, list(command), self.environment, self.home / f"{command[0]}-{number}.log")
 
-    def _until(self, happened: object) -> None:
-        end = time.monotonic() + 60
-        while not happened():  # type: ignore[operator]
-            assert time.monotonic() < end, self.log()
-            time.sleep(0.2)
 
-
-def _path() -> str:
-    return os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+def _until(happened: Callable[[], bool], log: Callable[[], str]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end, log()
+        time.sleep(0.2)

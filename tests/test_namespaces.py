@@ -1,0 +1,74 @@
+"""Three machines, of which one is cut off in mid-epoch and comes back: the run goes on with two, then with three."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hosts
+import pytest
+from launches import Run, arguments, make_shards, train
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+PATIENCE = (
+    240.0  # seconds, of which a cut takes run.timeout, 15 until a machine counts as gone and 15 of waiting for more
+)
+LENGTH = ("run.epochs=60", "run.timeout=15", "checkpoint.every_minutes=0.05")
+ALWAYS = 'until ./launch.sh "$@"; do echo "--- again"; sleep 1; done'  # as Kubernetes or systemd would
+
+
+class Machines:
+    """The three machines and the run on them."""
+
+    def __init__(self, home: Path, data: Path, root: Path) -> None:
+        self.home, self.run = home, Run(home / "tiny")
+        self.hosts = hosts.Hosts(3, home / "hosts")
+        environment = hosts.environment() | {"NNODES": "2:3", "MASTER_ADDR": self.hosts.address(0), "PWD": str(root)}
+        command = ["sh", "-c", f"cd {root} && {ALWAYS}", "sh", *arguments(home, data, *LENGTH)]
+        self.loops = [self.hosts.start(number, command, environment, self.output(number)) for number in range(3)]
+
+    def output(self, number: int) -> Path:
+        return self.home / f"output-{number}.txt"
+
+    def ranks(self) -> int:
+        """Of the newest start."""
+        path = self.run.folder / "environment.json"
+        return int(json.loads(path.read_text())["ranks"]) if path.exists() else 0
+
+    def until(self, happened: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while not happened():
+            texts = [self.output(number).read_text(errors="replace")[-3000:] for number in range(3)]
+            assert time.monotonic() < end, "\n".join([what, *texts])
+            time.sleep(0.2)
+
+    def until_further(self, steps: int, ranks: int) -> None:
+        self.until(lambda: self.ranks() == ranks, f"a start with {ranks} ranks")
+        goal = self.run.steps() + steps
+        self.until(lambda: self.run.steps() >= goal, f"step {goal} with {ranks} ranks")
+
+    def until_over(self) -> None:
+        self.until(lambda: all(loop.poll() is not None for loop in self.loops), "the end")
+
+
+def test_a_machine_is_cut_off_and_comes_back(tmp_path: Path, root: Path) -> None:
+    if why := hosts.absent():
+        pytest.skip(why)
+    data = make_shards(tmp_path / "shards")
+    alone = train(tmp_path / "alone", data, *LENGTH)
+    machines = Machines(tmp_path / "three", data, root)
+    try:
+        machines.until_further(7, ranks=3)  # steps; an epoch has two
+        machines.hosts.cut(2)
+        machines.until_further(7, ranks=2)
+        machines.hosts.mend(2)
+        machines.until_further(7, ranks=3)
+        machines.until_over()
+    finally:
+        machines.hosts.close()
+    run = machines.run
+    assert run.finished
+    for column in ("step", "consumed", "stream"):
+        assert run.column(column) == alone.column(column)
+    assert run.column("loss") == pytest.approx(alone.column("loss"), rel=1e-3)
+    assert run.result()["step"] == alone.result()["step"]
