@@ -108,6 +108,11 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._patiently(name, lambda: obstore.delete(self._store, name))
 
+    def move(self, name: str, to: str) -> None:
+        """An object under another name, in the store itself; nothing where there is none."""
+        with suppress(FileNotFoundError):
+            self._patiently(name, lambda: obstore.rename(self._store, name, to))
+
     def _body(self, answer: Any) -> bytes:
         data = answer.bytes().to_bytes()
         start, stop = answer.range

@@ -4,22 +4,29 @@ The only file that touches `torch.distributed` (but for the DDP wrapper) and the
 torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's own variables are the fallback.
 """
 
+import json
 import os
+import re
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from dist_train import interface
+from dist_train import interface, orphan
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=7)  # of ranks that wait for rank 0 alone: NCCL would time out, gloo may be told not to
-_NOTICE = 5.0  # seconds: torchrun's agents look every 0.1 s
+_NOTICE = 5.0  # seconds that a rank waits for its own SIGTERM: torchrun's agents look every 0.1 s
+_BEAT = 5.0  # seconds between two signs of life of rank 0, at most
+_GLOO = re.compile(r"\[[^]]*gloo/[^]]*\] *")  # the source line before gloo's own words
+_CUT = re.compile(r"gloo/|Application timeout|[Cc]onnection (closed|reset|refused)|[Ss]ocket (closed|[Tt]imeout)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,11 @@ class Place:
     local_size: int = 1
     launcher: str = "python"
 
+    @property
+    def hosts(self) -> bool:
+        """Whether there are several hosts."""
+        return self.local_size < self.size
+
 
 @dataclass
 class World:
@@ -41,6 +53,7 @@ class World:
     device: torch.device
     backend: str
     threads: int
+    timeout: float = 600.0  # seconds that a rank may be silent
     side: Any = None  # gloo group for host tensors
     patient: Any = None  # gloo group for waits on work that rank 0 does alone
     _flag: torch.Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int32))
@@ -79,19 +92,55 @@ class World:
         return buffer.numpy().tobytes()
 
     def lead(self, work: Callable[[], T]) -> T:
-        """Run `work` on rank 0 alone; every rank gets its value, or raises its `ValueError`."""
+        """Run `work` on rank 0 alone; every rank gets its value, or raises its `ValueError` or `OSError` (as one).
+
+        It may take longer than `timeout`: rank 0 gives signs of life, so that its death or a cut link does not.
+        """
         if self.size == 1:
             return work()
         box: list[Any] = [None, None]
         if self.first:
-            try:
-                box[0] = work()
-            except ValueError as error:
-                box[1] = str(error)
+            with self._alive():
+                try:
+                    box[0] = work()
+                except (ValueError, OSError) as error:
+                    box[1] = str(error)
+        else:
+            while self._sign(1):
+                pass
         dist.broadcast_object_list(box, 0, group=self.patient)
         if box[1] is not None:
             raise ValueError(box[1])
         return box[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Rank 0 tells the others every few seconds that it still works, and then that it is done."""
+        done, failed = threading.Event(), []
+
+        def beat() -> None:
+            try:
+                while not done.wait(min(_BEAT, self.timeout / 4)):
+                    self._sign(1)
+            except RuntimeError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=beat, name="alive", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        if failed:
+            raise failed[0]
+        self._sign(0)
+
+    def _sign(self, working: int) -> int:
+        """Rank 0's flag on every rank: 1 while it works alone."""
+        flag = torch.tensor([working])
+        dist.broadcast(flag, 0, group=self.patient)
+        return int(flag)
 
     def collect(self, value: T) -> list[T]:
         """Every rank's value, on every rank (small host objects)."""
@@ -110,11 +159,6 @@ class World:
         parts = [torch.empty_like(padded) for _ in sizes] if self.first else None
         dist.gather(padded, parts, dst=0, group=self.side)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]) if parts else None
-
-    def wait(self) -> None:
-        """All ranks meet, on gloo: a rank may be late by hours."""
-        if self.size > 1:
-            dist.barrier(group=self.patient)
 
     def agree(self, wish: int) -> int:
         """Largest wish of all ranks **one call ago**: the exchange of this call overlaps the work until the next."""
@@ -180,17 +224,35 @@ def place_or_first() -> Place:
 def start(timeout: float, threads: int | None = None, deterministic: bool | None = None) -> World:
     """Join the process group; choose device, backend and threads. `timeout`: seconds of a collective."""
     here = place()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, or accelerate's
+        orphan.die_with_parent()
     device, backend = _device(here)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or max(1, cores // here.local_size)
     torch.set_num_threads(threads)
     _repeatable(device.type == "cpu" if deterministic is None else deterministic)
-    world = World(here, device, backend, threads)
+    world = World(here, device, backend, threads, timeout)
     if here.size > 1:
         _join(here, device, backend, timeout)
         world.side = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
-        world.patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        world.patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
     return world
+
+
+def loss(error: RuntimeError) -> str | None:
+    """What a collective says where a rank is gone or does not answer; None for another error."""
+    text = str(error).strip().partition("\n")[0]
+    if not isinstance(error, dist.DistError) and _CUT.search(text) is None:
+        return None
+    return _GLOO.sub("", text)[:200]
+
+
+def report(line: str) -> None:
+    """Tell the launcher why this rank ends: torchrun shows it of the rank that failed first."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        with suppress(OSError):
+            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
 
 
 def mixed_precision(environment: Mapping[str, str] = os.environ) -> str | None:

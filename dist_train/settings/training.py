@@ -17,6 +17,9 @@ class Run(Section):
     max_steps: int | None = Field(None, ge=1, description="end after so many optimizer steps, if that comes first")
     resume: str = Field("auto", description="auto (newest checkpoint of this run), never (start anew), or a checkpoint")
     deterministic: bool | None = Field(None, description="bit-for-bit repeatable; default: true on the CPU only")
+    shared: bool = Field(
+        True, description="several hosts: all see the run's folder; false: it lies on the disk of rank 0's host alone"
+    )
     timeout: float = Field(600.0, gt=0, description="seconds that a collective waits for a rank before the run fails")
     threads: int | None = Field(None, ge=1, description="compute threads a process; default: cores // local ranks")
 
@@ -210,6 +213,9 @@ class Checkpoint(Section):
     every_minutes: float | None = Field(10.0, gt=0, description="minutes between two checkpoints; null: none by time")
     every_epochs: float | None = Field(1.0, gt=0, description="epochs between two checkpoints; null: none by epochs")
     keep: int = Field(2, ge=1, description="newest checkpoints that stay, beside the best")
+    store: str | None = Field(
+        None, description="address (s3://, gs://, az://) under which each run's folder is copied, and fetched from"
+    )
 
 
 class Log(Section):
