@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import slurm
@@ -67,13 +68,22 @@ def undisturbed(queue: Queue, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def _same(run: Run, other: Run) -> None:
-    assert run.column("step") == other.column("step")
-    assert run.column("stream") == other.column("stream")
-    assert run.column("loss") == other.column("loss")
-    mine, others = run.last()["model"], other.last()["model"]
-    assert mine.keys() == others.keys()
-    assert all(torch.equal(tensor, others[name]) for name, tensor in mine.items())
+def _same(run: Run, undisturbed: Run) -> None:
+    """Weights, moments and average bit for bit; every number of every step."""
+    for column in ("step", "stream", "loss", "grad_norm", "lr"):
+        assert run.column(column) == undisturbed.column(column)
+    (tensors, others) = (dict(_tensors(each.last()["step"], "")) for each in (run, undisturbed))
+    assert len(tensors) > 10 and tensors.keys() == others.keys()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert run.result()["value"] == undisturbed.result()["value"]
+
+
+def _tensors(found: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(found, torch.Tensor):
+        yield name, found
+    elif isinstance(found, dict | list | tuple):
+        for key, inner in found.items() if isinstance(found, dict) else enumerate(found):
+            yield from _tensors(inner, f"{name}.{key}")
 
 
 def test_a_requeue_in_mid_epoch_changes_no_bit(undisturbed: Run, queue: Queue, tmp_path: Path) -> None:
