@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from conftest import LAUNCHER_VARIABLES, ROOT
@@ -89,15 +90,17 @@ class Hosts:
     def mend(self, number: int) -> None:
         _ip("link", "set", f"{self.names[number]}v", "master", "dtbr")
 
+    def kill(self, number: int) -> None:
+        """kill -9 of all that runs on a machine."""
+        found = subprocess.run(["ip", "netns", "pids", self.names[number]], capture_output=True, text=True).stdout
+        for pid in map(int, found.split()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def close(self) -> None:
         """Kill what runs on the machines, then take them away."""
-        for name in self.names:
-            found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout
-            for pid in map(int, found.split()):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+        for number, name in enumerate(self.names):
+            self.kill(number)
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
             subprocess.run(["ip", "link", "del", f"{name}v"], capture_output=True)

@@ -37,7 +37,8 @@ class Project:
         (home / "bin/python3").chmod(0o755)
         (home / "bin/nvidia-smi").write_text('#!/bin/sh\nfor i in $GPUS; do echo "GPU $i: H100"; done\n')
         (home / "bin/nvidia-smi").chmod(0o755)
-        for name in ("launch.sh", "pyproject.toml"):
+        (home / "tools/cluster").mkdir(parents=True)
+        for name in ("launch.sh", "pyproject.toml", "tools/cluster/machines.sh"):
             shutil.copy(ROOT / name, home / name)
         self.environment = environment | {"PATH": f"{home}/bin:/usr/bin:/bin", "LOG": str(self.log)}
         for name in ("VIRTUAL_ENV", "OMP_NUM_THREADS"):

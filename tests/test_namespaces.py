@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,16 @@ class Machines:
     def __init__(self, home: Path, data: Path, root: Path) -> None:
         self.home, self.run = home, Run(home / "tiny")
         self.hosts = hosts.Hosts(3, home / "hosts")
-        environment = hosts.environment() | {"NNODES": "2:3", "MASTER_ADDR": self.hosts.address(0), "PWD": str(root)}
-        command = ["sh", "-c", f"cd {root} && {ALWAYS}", "sh", *arguments(home, data, *LENGTH)]
-        self.loops = [self.hosts.start(number, command, environment, self.output(number)) for number in range(3)]
+        self.environment = hosts.environment() | {
+            "NNODES": "2:3",
+            "MASTER_ADDR": self.hosts.address(0),
+            "PWD": str(root),
+        }
+        self.command = ["sh", "-c", f"cd {root} && {ALWAYS}", "sh", *arguments(home, data, *LENGTH)]
+        self.loops = [self.start(number) for number in range(3)]
+
+    def start(self, number: int) -> subprocess.Popen[bytes]:
+        return self.hosts.start(number, self.command, self.environment, self.output(number))
 
     def output(self, number: int) -> Path:
         return self.home / f"output-{number}.txt"
@@ -61,7 +69,8 @@ def _alone(home: Path, data: Path, steps: int) -> Run:
     return job.run
 
 
-def test_a_machine_is_cut_off_and_comes_back(tmp_path: Path, root: Path) -> None:
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_a_machine_is_cut_off_and_comes_back(rebooted: bool, tmp_path: Path, root: Path) -> None:
     if why := hosts.absent():
         pytest.skip(why)
     data = make_shards(tmp_path / "shards")
@@ -72,6 +81,9 @@ def test_a_machine_is_cut_off_and_comes_back(tmp_path: Path, root: Path) -> None
         machines.hosts.cut(2)
         machines.until_further(5, ranks=2)
         machines.hosts.mend(2)
+        if rebooted:
+            machines.hosts.kill(2)
+            machines.loops[2] = machines.start(2)
         machines.until_further(5, ranks=3)
         (run.folder / "STOP").touch()
         machines.until_over()
