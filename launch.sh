@@ -4,7 +4,7 @@
 #   ./launch.sh                          builds the demo shards and trains configs/demo.yaml
 #   ./launch.sh CONFIG [key=value ...]   trains, e.g.: ./launch.sh configs/esc10.yaml run.seed=1
 #   ./launch.sh test [fast|full]         checks style and types, then runs the tests; full: the long ones too
-#   ./launch.sh test cluster             the tests that need servers or root: object store, Slurm, hosts with cut links
+#   ./launch.sh test cluster [ARGS...]   the tests that need servers or root: object store, Slurm, hosts with cut links
 #   ./launch.sh test ARGS...             runs pytest with these arguments, e.g.: ./launch.sh test tests/test_launch.py
 #
 # Environment:
@@ -91,7 +91,7 @@ run_tests() {
     cd "$root"
     if [[ ${1:-} == cluster ]]; then
         choose cluster "[test,cluster]" kubeflow_trainer_api kubernetes_validate "${modules[@]}"
-        tools/cluster/servers.sh "$python" "$venv.sky" && exec "$python" -m pytest -m cluster
+        tools/cluster/servers.sh "$python" "$venv.sky" && exec "$python" -m pytest -m cluster "${@:2}"
     fi
     choose test "[test]" "${modules[@]}"
     case ${1:-fast} in fast | full) ;; *) exec "$python" -m pytest "$@" ;; esac
