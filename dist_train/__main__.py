@@ -67,7 +67,7 @@ def run(config: Config) -> int:
     from dist_train.parts import Parts
 
     memory.keep()
-    stacks.listen()
+    stacks.listen(Path(config.run.dir) / (config.run.name or "run"))
     engine = None
     try:
         here = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
@@ -92,9 +92,9 @@ def run(config: Config) -> int:
 
 def _refused(line: str, code: int) -> int:
     """One line from rank 0; from another rank only if the launcher lets it live, as it does where rank 0 is well."""
-    from dist_train import world
+    from dist_train import reason, world
 
-    world.report(line)
+    reason.report(line)
     rank = world.place_or_first().rank
     if rank:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

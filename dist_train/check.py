@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from dist_train import index, level, row
+from dist_train.info import read_info
 from dist_train.scan import Progress, Scan, line, scan
-from dist_train.shards import ShardSet, map_set, read_info
+from dist_train.shards import ShardSet, map_set
 
 RESTORE = "restore the shard, or index the folder anew if it was changed on purpose"
 AUDIO_FIELDS = ("digest", "size", "frames", "rate", "channels", "codec")
@@ -88,7 +89,7 @@ def _open(
     if classes is not None and classes != info["classes"]:
         damage.append(f"{row.CLASSES}: not the classes of the index: restore it, or {again}")
     try:
-        one = map_set(root, info)
+        one = map_set(root, root, info)
     except ValueError as error:
         return [*damage, str(error)], None, expected
     if wrong := [f"{name}: its bytes are not those that were written: {again}" for name in _wrong_files(one)]:

@@ -50,7 +50,7 @@ class Engine:
 
     def _loop(self) -> bool:
         progress, agreed = self.progress, 0
-        self.record.speed.begin(progress.consumed)
+        self.record.speed.begin(progress.consumed, self.feed.source)
         while True:
             if self._due():
                 with self.record.speed.paused():
@@ -97,7 +97,7 @@ class Engine:
     def _feed(self) -> Feed:
         requests = windows(self.views.train, self.config, self.world, self.progress.consumed, self.parts.total)
         several = self.config.objective.name == "bce"
-        return Feed(self.views.train, requests, self.parts.front, self.config.data, training=True, targets=several)
+        return Feed(self.views.train, requests, self.parts.front, self.config, training=True, targets=several)
 
     def _due(self) -> bool:
         """An evaluation is due: so many epochs are over, or the run is."""

@@ -41,7 +41,7 @@ def evaluate(
     bounds = [count * min(rank, ranks) // ranks for rank in range(world.size + 1)]
     ids = np.arange(bounds[world.rank], bounds[world.rank + 1])
     requests = list(clip_windows(view, ids, config)) if len(ids) else []
-    feed = Feed(view, iter(requests), front, config.data, training=False)
+    feed = Feed(view, iter(requests), front, config, training=False)
     summed = Sums(len(ids), int(ids[0]) if len(ids) else 0, len(view.classes))
     values = partial(_values, model, config, len(view.classes))
     was = model.training

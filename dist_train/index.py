@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dist_train import label, level, row
 from dist_train.scan import Progress, Scan, scan
+from dist_train.storage import local
 
 REINDEX = "python tools/make_shards.py index {}"
 PACK = "python tools/make_shards.py pack SOURCE {}"
@@ -88,9 +89,7 @@ def front_digest(bins: int, channels: int, settings: dict[str, Any] | None) -> s
 
 def find(path: str | Path) -> tuple[Path, list[str]]:
     """The folder and its tars' names, sorted. `path` may be the folder's index.json. ValueError: no tars there."""
-    if "://" in str(path) or str(path).startswith("pipe:"):
-        raise ValueError(f"{path}: shards are read from local folders: copy them to one")
-    root = Path(path)
+    root = local(path)
     root = root.parent if root.name == row.INDEX else root
     if not root.is_dir():
         raise ValueError(f"{root}: no folder of shards there: {PACK.format(root)}")

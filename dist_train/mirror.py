@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from dist_train import checkpoint, disk
 from dist_train.bucket import Bucket, remote
-from dist_train.owner import ObjectMark, Owner
+from dist_train.owner import ObjectMark, Owner, patiently
 
 _LAST = ("best.json", "result.json")  # they speak of files that must be there before
 _ENDS = ("result.json", "scores.npz")  # they exist only where a run is finished, there too
@@ -38,14 +38,14 @@ class Mirror:
         self._writer = ThreadPoolExecutor(1, "mirror")
         self._job: Future[None] | None = None
 
-    def claim(self, token: str, before: str) -> None:
-        """Take the address. `before`: token of the job that had the local folder and is dead.
+    def claim(self, token: str, before: str, job: str = "", patience: float = 0) -> None:
+        """Take the address. `before`: token of the job that had the local folder and is dead; others: see `RunFolder`.
 
         Errors: `ValueError` where another job has it, or it cannot be used.
         """
-        owner = Owner(ObjectMark(self._mark), token)
+        owner = Owner(ObjectMark(self._mark), token, job)
         self.bucket.sizes("owner.json")  # as patient as the run: a mark's own patience is short
-        owner.claim(lambda found: bool(before) and found.get("token") == before)
+        patiently(lambda: owner.claim(lambda found: bool(before) and found.get("token") == before), job, patience)
         self._owner = owner
 
     def check(self) -> None:
@@ -96,7 +96,8 @@ class Mirror:
             )
 
     def close(self) -> None:
-        """Finish the copy at work, give the address free."""
+        """Finish the copy at work, unless the store is down; give the address free."""
+        self.bucket.give_up()
         self._writer.shutdown(wait=True, cancel_futures=True)
         if self._owner is not None:
             self._owner.release()

@@ -80,14 +80,38 @@ class ObjectMark:
         self.bucket.delete(self._object)
 
 
+class Busy(ValueError):
+    """Another process has a place; `job`: the launcher's name of its job, if it has one."""
+
+    def __init__(self, text: str, job: str) -> None:
+        super().__init__(text)
+        self.job = job
+
+
+def patiently(claim: Callable[[], None], job: str, seconds: float) -> None:
+    """Claim a place; one that this same `job` has is waited for: its ranks are of before a new start, and about to end.
+
+    Errors: `Busy` and others of `claim`.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return claim()
+        except Busy as error:
+            if not job or error.job != job or time.monotonic() > until:
+                raise
+        time.sleep(0.5)
+
+
 class Owner:
     """This job's mark in one place, from `claim` to `release`; a thread moves its counter."""
 
-    def __init__(self, mark: Mark, token: str) -> None:
-        """`token`: this job's, unlike any other's."""
+    def __init__(self, mark: Mark, token: str, job: str = "") -> None:
+        """`token`: this process's, unlike any other's; `job`: the launcher's name."""
         self.mark, self.token, self.taken = mark, token, ""
         self._me = {
             "token": token,
+            "job": job,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": environment.now(),
@@ -101,7 +125,7 @@ class Owner:
     def claim(self, dead: Callable[[dict[str, Any]], bool]) -> None:
         """Put the mark. `dead`: tells of another's mark that its job is known to be over.
 
-        Errors: `ValueError` naming the job that has the place, after `STILL` seconds at most; `OSError`.
+        Errors: `Busy` naming the job that has the place, after `STILL` seconds at most; `OSError`.
         """
         try:
             self.mark.write(self._bytes(), new=True)
@@ -111,9 +135,11 @@ class Owner:
         self._thread = threading.Thread(target=self._beat, name="owner", daemon=True)
         self._thread.start()
 
-    def refuse(self, found: bytes) -> ValueError:
+    def refuse(self, found: bytes) -> Busy:
         """The line for one who wants a place that `found` marks."""
-        return ValueError(f"{self.mark.name}: in use by {_named(_record(found))}; wait for it or give another run.name")
+        record = _record(found)
+        text = f"{self.mark.name}: in use by {_named(record)}; wait for it or give another run.name"
+        return Busy(text, str(record.get("job", "")))
 
     def check(self) -> None:
         """Errors: `ValueError` where another job has taken the place over: this one must write no more."""
@@ -127,7 +153,7 @@ class Owner:
             self._thread.join()
             self._thread = None
         if self._held and not self.taken:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 self.mark.remove()
         self._held = False
 
@@ -150,7 +176,7 @@ class Owner:
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT):
-            with suppress(OSError):  # a full disk, a store that is down: the next beat may pass
+            with suppress(OSError, ValueError):  # a full disk, a store that is down: the next beat may pass
                 found = _record(self.mark.read())
                 if found and found.get("token") != self.token:
                     self.taken = _named(found)

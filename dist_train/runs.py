@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dist_train import disk, environment
-from dist_train.owner import FileMark, Owner, token_of
+from dist_train.owner import FileMark, Owner, patiently, token_of
 
 _LOCKLESS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of file systems without locks
 
@@ -29,14 +29,15 @@ class RunFolder:
     open -> (read checkpoints, refuse what does not fit) -> begin -> append ... -> write_result -> close
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, job: str = "") -> None:
+        """`job`: the launcher's name of this job, for one that may start its ranks anew on other hosts."""
+        self.path, self.job = path, job
         # an advisory lock dies with its process, so nothing is ever left to clean up; the owner's mark, which another
         # host finds standing still, is for disks on which a lock holds on one host only, or not at all
         self._lock = FileLock(path / ".lock", timeout=0, thread_local=False, fallback_to_soft=False)
         self.token = secrets.token_hex(8)  # this job's
         self.before = ""  # token of the job before, where that one is dead and did not let go
-        self._owner = Owner(FileMark(path / ".owner"), self.token)
+        self._owner = Owner(FileMark(path / ".owner"), self.token, job)
         self._metrics: TextIO | None = None
 
     @property
@@ -47,8 +48,14 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
-    def open(self) -> None:
-        """Make and lock the folder. Errors: `ValueError` where another job has it (named) or it cannot be written."""
+    def open(self, patience: float = 0) -> None:
+        """Make and lock the folder. Errors: `ValueError` where another job has it (named) or it cannot be written.
+
+        `patience`: seconds for ranks of this same job, of before it was started anew, to let go.
+        """
+        patiently(self._open, self.job, patience)
+
+    def _open(self) -> None:
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             locked = self._locked()

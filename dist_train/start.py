@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dist_train import checkpoint, disk, packed, pretrained, shared
+from dist_train import checkpoint, disk, packed, pretrained, shared, stacks
 from dist_train.checkpoint import Checkpoints
 from dist_train.log import Log
 from dist_train.mirror import Mirror
@@ -17,7 +17,6 @@ from dist_train.pretrained import Report
 from dist_train.resume import origin
 from dist_train.runs import RunFolder
 
-PATIENCE = 60.0  # seconds that checkpoint.store may be down in one request
 RESUMED, BEGUN, FRESH = range(3)
 
 
@@ -51,6 +50,8 @@ class Start:
         world.lead(lambda: self._open(path, parts, log))
         if world.place.hosts and parts.config.checkpoint.store is None:
             (shared.prove if run.shared else shared.alone)(world, path)
+        if world.size > 1 and world.backend == "nccl":
+            stacks.prepare(path)
         self.where, self.changed, kind = world.lead(lambda: self._choose(parts, log))
         if kind == RESUMED:
             parts.resume(self._shared(parts, self._payload, self.where))
@@ -60,13 +61,14 @@ class Start:
 
     def _open(self, path: Path, parts: Parts, log: Log) -> None:
         """Rank 0: take the run's folder, and its address in a store."""
-        store = parts.config.checkpoint.store
-        folder = RunFolder(path)
-        folder.open()
+        store, patience = parts.config.checkpoint.store, parts.config.patience
+        job, wait = parts.world.place.job, parts.config.run.timeout  # the ranks before are cut off until then
+        folder = RunFolder(path, job)
+        folder.open(wait)
         self.folder = folder
         if store is not None:
-            self.mirror = Mirror(path, f"{store.rstrip('/')}/{path.name}", log.warn, PATIENCE)
-            self.mirror.claim(folder.token, folder.before)
+            self.mirror = Mirror(path, f"{store.rstrip('/')}/{path.name}", log.warn, patience)
+            self.mirror.claim(folder.token, folder.before, job, wait)
 
     def _choose(self, parts: Parts, log: Log) -> tuple[str, tuple[str, ...], int]:
         """Rank 0: file, changed keys, what it is."""

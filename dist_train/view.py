@@ -28,12 +28,12 @@ _ROWS = 2**16  # looked through at once
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """files: the shards of all sets; sizes: (shards with samples,) samples of the view in each, in view-id order;
-    digest: sha256 of what was chosen from what; left_out: samples shorter than min_seconds."""
+    """files: the shards of all sets, paths or addresses; sizes: (shards with samples,) samples of the view in each, in
+    view-id order; digest: sha256 of what was chosen from what; left_out: samples shorter than min_seconds."""
 
     sets: tuple[ShardSet, ...]
     classes: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]
     sizes: Ids
     digest: str
     left_out: int
@@ -44,6 +44,11 @@ class View:
 
     def __len__(self) -> int:
         return int(self.sizes.sum())
+
+    @property
+    def bytes(self) -> tuple[int, ...]:
+        """(files,) size of each, as its index says."""
+        return tuple(shard["bytes"] for one in self.sets for shard in one.info["shards"])
 
     def rows(self, ids: Ids) -> NDArray[np.void]:
         """(n,) of VIEW_ROW for (n,) view ids."""
@@ -163,7 +168,7 @@ def choose(
     return View(
         sets=tuple(sets),
         classes=names,
-        files=tuple(one.root / name for one in sets for name in one.names),
+        files=tuple(one.file(name) for one in sets for name in one.names),
         sizes=_sizes(sets, starts, picked, ends),
         digest=hashlib.sha256(json.dumps(view_of, sort_keys=True).encode()).hexdigest(),
         left_out=left_out,

@@ -4,17 +4,14 @@ The only file that touches `torch.distributed` (but for the DDP wrapper) and the
 torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's own variables are the fallback.
 """
 
-import json
 import os
 import re
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +35,7 @@ class Place:
     local_rank: int = 0
     local_size: int = 1
     launcher: str = "python"
+    job: str = ""  # torchrun's name of the job, the same when it starts its ranks anew
 
     @property
     def hosts(self) -> bool:
@@ -200,7 +198,8 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
         size = int(get("WORLD_SIZE", "1"))
         launcher = "accelerate" if "ACCELERATE_MIXED_PRECISION" in environment else "torchrun"
         local = int(get("LOCAL_RANK", "0")), int(get("LOCAL_WORLD_SIZE", get("WORLD_SIZE", "1")))
-        return Place(int(get("RANK", "0")), size, *local, launcher)
+        job = get("TORCHELASTIC_RUN_ID", "none")
+        return Place(int(get("RANK", "0")), size, *local, launcher, job if job != "none" else "")
     if get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") and "MASTER_ADDR" in environment:
         raise ValueError(
             "accelerate started one process for several (its CPU launcher needs MPI); use "
@@ -245,14 +244,6 @@ def loss(error: RuntimeError) -> str | None:
     if not isinstance(error, dist.DistError) and _CUT.search(text) is None:
         return None
     return _GLOO.sub("", text)[:200]
-
-
-def report(line: str) -> None:
-    """Tell the launcher why this rank ends: torchrun shows it of the rank that failed first."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path:
-        with suppress(OSError):
-            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
 
 
 def mixed_precision(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -193,19 +193,30 @@ def fork(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    size = len(outputs)
+    places = [(rank, len(outputs), port, hosts) for rank in range(len(outputs))]
     ranks = [
-        _server.Process(target=_rank, args=(work, arguments, (rank, size, port, hosts), output), daemon=True)
-        for rank, (arguments, output) in enumerate(zip(given, outputs, strict=True))
+        _server.Process(target=_rank, args=(work, *one, stores()), daemon=True)
+        for one in zip(given, places, outputs, strict=True)
     ]
     for rank in ranks:
         rank.start()
     return ranks
 
 
-def _rank(work: Callable[..., int], given: Sequence[Any], place: tuple[int, int, int, bool], output: Path) -> None:
+def stores() -> dict[str, str]:
+    """Where this process finds stores and keeps indexes: the forkserver has the environment of its own start."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "XDG_"))}
+
+
+def _rank(
+    work: Callable[..., int],
+    given: Sequence[Any],
+    place: tuple[int, int, int, bool],
+    output: Path,
+    found: dict[str, str],
+) -> None:
     """Be the rank: its environment, its output, its exit code."""
-    os.environ.update(PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
+    os.environ.update(found, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
     for name in LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
     if place[1] > 1:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from faulty import Faulty
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -240,8 +241,20 @@ def test_errors_say_what_is_wrong_in_one_line(kind: str, folder: Path, tmp_path:
         assert str(path) in str(caught.value)
     with pytest.raises(ValueError, match=rf"augment\.{kind}\.shards"):
         load(tmp_path / "empty")
-    with pytest.raises(ValueError, match="s3"):
-        load("s3://bucket/noise")
+    with pytest.raises(ValueError, match="runs a shell"):
+        load("pipe:cat noise.tar")
+
+
+def test_shards_at_an_address_are_those_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number in range(3):
+        write(tmp_path / f"source/noise/{number}.wav", sound(3000 + number, number))
+    pack(tmp_path / "source", tmp_path / "shards", Options(workers=1, folds=2))
+    with Faulty(tmp_path / "shards") as server:
+        near, far = (
+            bank.noise_bank(Noise(shards=[str(place)]), AUDIO, "cpu") for place in (tmp_path / "shards", server.address)
+        )
+    assert torch.equal(near.samples, far.samples) and (near.offsets == far.offsets).all() and len(far) == 3
 
 
 def test_of_shards_with_several_classes_the_one_by_name(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ class Data(Section):
     threads: int = Field(2, ge=1, le=256, description="reader threads a process")
     ahead: int = Field(8, ge=1, description="groups read ahead of the step")
     balance: Literal["none", "class"] = Field("none", description="class: repeat clips so that classes are about equal")
+    patience: float | None = Field(
+        None, gt=0, description="seconds that an object store may be down; default: 120, or half of run.timeout if less"
+    )
     max_bad: float = Field(0.001, ge=0, le=1, description="share of unreadable clips (over 10) that stops the run")
 
 
