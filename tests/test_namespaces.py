@@ -95,4 +95,5 @@ def test_a_machine_is_cut_off_and_comes_back(rebooted: bool, tmp_path: Path, roo
     alone = _alone(tmp_path / "alone", data, steps)
     for column in ("step", "consumed", "epoch", "stream"):
         assert run.column(column) == alone.column(column)[:steps]
-    assert run.column("loss") == pytest.approx(alone.column("loss")[:steps], rel=0.05)  # sums in another order
+    # sums in another order: what they differ by grows from step to step
+    assert run.column("loss")[:10] == pytest.approx(alone.column("loss")[:10], rel=1e-3)
