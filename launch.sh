@@ -4,22 +4,28 @@
 #   ./launch.sh                          builds the demo shards and trains configs/demo.yaml
 #   ./launch.sh CONFIG [key=value ...]   trains, e.g.: ./launch.sh configs/esc10.yaml run.seed=1
 #   ./launch.sh test [fast|full]         checks style and types, then runs the tests; full: the long ones too
+#   ./launch.sh test cluster [ARGS...]   the tests that need servers or root: object store, Slurm, hosts with cut links
 #   ./launch.sh test ARGS...             runs pytest with these arguments, e.g.: ./launch.sh test tests/test_launch.py
 #
 # Environment:
 #   NPROC      processes on this machine (default: one a GPU; without a GPU 2)
 #   LAUNCHER   torchrun (default), accelerate, or python (one process)
-#   RESTARTS   times that all processes are started again after a crash (default 0; on one machine)
+#   RESTARTS   times that all processes are started again after a crash (default 0, elastic 10; not with a fixed NNODES)
 #   VENV       virtual environment to use (default: an active one that holds this checkout, else .venv beside this file)
 #   PYTHON     Python 3.11 to 3.13 that makes the environment (default: the first on PATH)
 #   DRY=1      prints the command that trains, instead of running it
 #   NNODES, NODE_RANK, MASTER_ADDR [, MASTER_PORT]   several machines: start this on each, with its own NODE_RANK
+#   NNODES=MIN:MAX, MASTER_ADDR [, MASTER_PORT]      elastic: machines may leave and come back, but for MASTER_ADDR
+# Kubeflow Trainer, Slurm (srun, one task a node) and SkyPilot are recognised by their own variables: docs/clusters.md
 
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=${VENV:-$root/.venv}
 [[ $venv == /* ]] || venv=$PWD/$venv
 stamp=$venv/.dist_train # "torn" while pip works, then the checksum of what it installed and run|test
+
+# shellcheck source=tools/cluster/machines.sh
+. "$root/tools/cluster/machines.sh"
 
 say() { echo "launch.sh: $*" >&2; }
 die() { say "$*"; exit 2; }
@@ -41,13 +47,14 @@ ours = os.path.realpath(home).startswith(sys.argv[1]) or "site-packages" in home
 sys.exit(not ours or os.path.realpath(sys.prefix) == sys.argv[2])' "$root/" "$venv" "${@:2}") &> /dev/null
 }
 
-fresh() { # run|test: is what pyproject.toml asks for installed?
+fresh() { # run|test|cluster, each holding those before: is what pyproject.toml asks for installed?
     local state
     state=$(cat "$stamp" 2> /dev/null) || return 1
-    [[ $state == "$sum test" || $state == "$sum $1" ]] && "$venv/bin/python" -c '' &> /dev/null
+    case "$1 $state" in "$1 $sum $1" | "$1 $sum cluster" | "run $sum test") ;; *) return 1 ;; esac
+    "$venv/bin/python" -c '' &> /dev/null
 }
 
-install() { # run|test; descriptor 9 is a lock that the kernel drops if this process dies
+install() { # run|test|cluster; descriptor 9 is a lock that the kernel drops if this process dies
     "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2> /dev/null || true # Windows has no fcntl
     if fresh "$1"; then return; fi                                               # by another launch.sh meanwhile
     [[ ! -e $venv || -f $venv/pyvenv.cfg || -z $(ls -A "$venv") ]] ||
@@ -65,7 +72,7 @@ install() { # run|test; descriptor 9 is a lock that the kernel drops if this pro
     echo "$sum $1" > "$stamp"
 }
 
-choose() { # run|test [EXTRA MODULE...]: sets $python, installing where needed
+choose() { # run|test|cluster [EXTRA MODULE...]: sets $python, installing where needed
     local active
     for active in ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} python3; do
         if [[ -z ${VENV:-} ]] && holds "$active" "${@:3}"; then python=$(command -v "$active") && return; fi
@@ -79,41 +86,49 @@ choose() { # run|test [EXTRA MODULE...]: sets $python, installing where needed
 }
 
 run_tests() {
-    choose test "[test]" hypothesis mypy pytest pytest_timeout ruff xdist
+    local modules=(hypothesis mypy pytest pytest_timeout ruff xdist)
+    export OMP_NUM_THREADS=1 SKY_PYTHON=$venv.sky/bin/python
     cd "$root"
-    export OMP_NUM_THREADS=1
+    if [[ ${1:-} == cluster ]]; then
+        choose cluster "[test,cluster]" kubeflow_trainer_api kubernetes_validate "${modules[@]}"
+        tools/cluster/servers.sh "$python" "$venv.sky" && exec "$python" -m pytest -m cluster "${@:2}"
+    fi
+    choose test "[test]" "${modules[@]}"
     case ${1:-fast} in fast | full) ;; *) exec "$python" -m pytest "$@" ;; esac
     "$python" -m ruff check .
     "$python" -m ruff format --check .
     "$python" -m mypy --strict dist_train
-    PATH=$(dirname "$python"):$PATH shellcheck ./*.sh .ci/run
-    if [[ ${1:-} == full ]]; then exec "$python" -m pytest -n 2 -m ""; else exec "$python" -m pytest -n 2; fi
+    PATH=$(dirname "$python"):$PATH shellcheck ./*.sh tools/cluster/*.sh .ci/run
+    if [[ ${1:-} == full ]]; then exec "$python" -m pytest -n 2 -m "not cluster"; else exec "$python" -m pytest -n 2; fi
 }
 
 place() { # where this runs: sets $procs, and $start, what python runs to start them
-    local nodes=${NNODES:-1} rank=${NODE_RANK:-} head=${MASTER_ADDR:-} port=${MASTER_PORT:-29500} config=gpu gpus
+    local config=gpu gpus
     gpus=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU') || gpus=0
     if [[ $gpus != 0 && -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
         gpus=$(tr , '\n' <<< "$CUDA_VISIBLE_DEVICES" | grep -c '^[^-]') || gpus=0
     fi
     [[ $gpus != 0 ]] || config=cpu
     procs=${NPROC:-$((gpus > 0 ? gpus : 2))}
-    [[ $nodes =~ ^[1-9][0-9]*$ && $procs =~ ^[1-9][0-9]*$ ]] || die "NNODES=$nodes, NPROC=$procs: counts, please (1, 2, ...)"
-    if [[ $nodes == 1 ]]; then rank=0 head=127.0.0.1 port=0; else config=multinode; fi
-    [[ -n $rank && -n $head && ($nodes == 1 || ${RESTARTS:-0} == 0) ]] ||
-        die "NNODES=$nodes needs NODE_RANK (0 to $((nodes - 1))), MASTER_ADDR (address of machine 0) and no RESTARTS"
+    if [[ -n ${PET_NNODES:-} ]]; then kubeflow && return; fi
+    machines
+    [[ $nodes == 1 ]] || config=multinode
     case ${LAUNCHER:-torchrun} in
         torchrun)
-            start=(-m torch.distributed.run "--nproc-per-node=$procs" "--max-restarts=${RESTARTS:-0}")
-            if [[ $nodes == 1 ]]; then start+=(--standalone); else # static: rank 0, which saves, stays on machine 0
+            start=(-m torch.distributed.run "--nproc-per-node=$procs" "--max-restarts=${RESTARTS:-${elastic:-0}}")
+            if [[ $nodes == 1 ]]; then start+=(--standalone)
+            elif [[ -n $elastic ]]; then
+                start+=("--nnodes=$nodes" --rdzv-backend=c10d "--rdzv-endpoint=$head:$port" "--rdzv-id=$id")
+            else # static: rank 0, which saves, stays on machine 0
                 start+=("--nnodes=$nodes" "--node-rank=$rank" "--master-addr=$head" "--master-port=$port"); fi ;;
         accelerate)
+            [[ $elastic != 10 ]] || die "LAUNCHER=accelerate wants a fixed NNODES; NNODES=$nodes is torchrun's"
             start=(-m accelerate.commands.launch --config_file "$root/configs/accelerate/$config.yaml"
                 --num_processes $((nodes * procs)) --num_machines "$nodes" --machine_rank "$rank"
-                --main_process_ip "$head" --main_process_port "$port" --max_restarts "${RESTARTS:-0}") ;;
+                --main_process_ip "$head" --main_process_port "$port" --max_restarts "${RESTARTS:-0}") elastic= ;;
         python)
             [[ $nodes == 1 ]] || die "LAUNCHER=python starts one process: it cannot serve NNODES=$nodes"
-            start=() procs=1 ;;
+            start=() procs=1 elastic= ;;
         *) die "LAUNCHER=$LAUNCHER is none of torchrun, accelerate, python" ;;
     esac
 }
@@ -123,8 +138,10 @@ case ${1:-} in
     test) run_tests "${@:2}" ;;
     "") cd "$root" && set -- configs/demo.yaml ;;
 esac
+case " $* " in *" --print-"*) choose run && exec "$python" -m dist_train "$@" ;; esac
 place
 choose run
+[[ -z $elastic ]] || meet
 command=("$python" ${start[@]+"${start[@]}"} -m dist_train "$@") # bash 3: an empty array counts as unset
 cores=$(env -u OMP_NUM_THREADS nproc 2> /dev/null || getconf _NPROCESSORS_ONLN) # nproc obeys OMP_NUM_THREADS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > procs ? cores / procs : 1))}

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; default: the demo")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the file's")
     parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and end")
+    parser.add_argument("--print-folder", action="store_true", help="show the run's folder and end")
     parser.add_argument("--print-schema", action="store_true", help="show the JSON Schema of configurations and end")
     given = parser.parse_args(arguments)
     try:
@@ -39,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = resolve(given.config, given.overrides)
         if given.print_config:
             sys.stdout.write(configuration.dump(config))
+            return 0
+        if given.print_folder:
+            sys.stdout.write(f"{Path(config.run.dir) / (config.run.name or 'run')}\n")
             return 0
         return run(config)
     except (ValueError, OSError) as error:
@@ -72,7 +76,7 @@ def run(config: Config) -> int:
             if shards in config.data.shards:  # whether they are there is rank 0's to see, so that all ranks meet
                 here.lead(partial(demo.ensure, Path(shards), make=make))
         engine = Engine(Parts(config, here))
-        engine.run()
+        unasked = not engine.run() and not engine.asked
     except (MemoryError, RuntimeError) as error:
         if (lack := memory.lack(error)) is not None:
             return _refused(lack, 2)
@@ -83,6 +87,8 @@ def run(config: Config) -> int:
         line = f"another rank was lost or cut off {place} ({why}); the same command goes on from the newest checkpoint"
         return _refused(line, 3)
     here.stop()  # not after an error: others may be in the middle of a collective, and it would wait for them
+    if unasked:
+        here.linger()
     return 0
 
 

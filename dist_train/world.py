@@ -7,7 +7,7 @@ torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's 
 import os
 import re
 import threading
-import warnings
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from dist_train import meeting, orphan
+from dist_train import interface, meeting, orphan, repeatable
 
 T = TypeVar("T")
+_NOTICE = 5.0  # seconds that a rank waits for its own SIGTERM: torchrun's agents look every 0.1 s
 _BEAT = 5.0  # seconds between two signs of life of rank 0, at most
 _GLOO = re.compile(r"\[[^]]*gloo/[^]]*\] *")  # the source line before gloo's own words
 _CUT = re.compile(r"gloo/|Application timeout|[Cc]onnection (closed|reset|refused)|[Ss]ocket (closed|[Tt]imeout)")
@@ -186,6 +187,15 @@ class World:
             self._work = None
             dist.destroy_process_group()
 
+    def linger(self) -> None:
+        """Leave time for one's own SIGTERM, as the last act of a rank that ends because other ranks were told to.
+
+        When a machine joins, each agent notices for itself, and stops its ranks. One that saw its ranks leave before it
+        noticed would take the run for done.
+        """
+        if self.place.launcher == "torchrun" and self.place.hosts:
+            time.sleep(_NOTICE)
+
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
     """The launcher's numbers. Errors: `ValueError` where accelerate started one process for several."""
@@ -225,12 +235,12 @@ def start(timeout: float, threads: int | None = None, deterministic: bool | None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or max(1, cores // here.local_size)
     torch.set_num_threads(threads)
-    _repeatable(device.type == "cpu" if deterministic is None else deterministic)
+    repeatable.switch(device.type == "cpu" if deterministic is None else deterministic)
     world = World(here, device, backend, threads, timeout)
     if here.size > 1:
         _join(here, device, backend, timeout)
-        world.side = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
-        world.patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        limit = timedelta(seconds=timeout)
+        world.side, world.patient = (dist.new_group(backend="gloo", timeout=limit) for _ in range(2))
     return world
 
 
@@ -262,8 +272,11 @@ def _join(here: Place, device: torch.device, backend: str, timeout: float) -> No
     if here.launcher == "slurm":
         os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
         os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))
+    if here.hosts and "GLOO_SOCKET_IFNAME" not in os.environ:
+        name = interface.toward(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        os.environ.update({"GLOO_SOCKET_IFNAME": name} if name else {})
     meet = dist.rendezvous("env://", here.rank, here.size, timeout=timedelta(seconds=timeout))  # type: ignore[attr-defined]
-    store, _, _ = next(meet)
+    store = next(meet)[0]
     try:
         start = meeting.name(store, here.rank, here.size, timeout)
     except TimeoutError as error:
@@ -276,14 +289,3 @@ def _join(here: Place, device: torch.device, backend: str, timeout: float) -> No
         timeout=timedelta(seconds=timeout),
         device_id=device if backend == "nccl" else None,
     )
-
-
-def _repeatable(on: bool) -> None:
-    torch.backends.cudnn.benchmark = not on
-    if not on:
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Filling fresh memory guards against reads of uninitialised values and costs several per cent of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True)
-    warnings.filterwarnings("ignore", message=".*deterministic.*", category=UserWarning)

@@ -61,7 +61,11 @@ def seaweed(weed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S
 def environment() -> dict[str, str]:
     """Environment for a subprocess: this Python first on PATH, this checkout importable, one thread, no launcher."""
     kept = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
-    kept = {name: value for name, value in kept.items() if not name.startswith(("SLURM_", "PET_", "ACCELERATE_"))}
+    kept = {
+        name: value
+        for name, value in kept.items()
+        if not name.startswith(("SLURM_", "PET_", "SKYPILOT_", "ACCELERATE_"))
+    }
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
         "PYTHONPATH": str(ROOT),

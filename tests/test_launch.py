@@ -37,7 +37,8 @@ class Project:
         (home / "bin/python3").chmod(0o755)
         (home / "bin/nvidia-smi").write_text('#!/bin/sh\nfor i in $GPUS; do echo "GPU $i: H100"; done\n')
         (home / "bin/nvidia-smi").chmod(0o755)
-        for name in ("launch.sh", "pyproject.toml"):
+        (home / "tools/cluster").mkdir(parents=True)
+        for name in ("launch.sh", "pyproject.toml", "tools/cluster/machines.sh"):
             shutil.copy(ROOT / name, home / name)
         self.environment = environment | {"PATH": f"{home}/bin:/usr/bin:/bin", "LOG": str(self.log)}
         for name in ("VIRTUAL_ENV", "OMP_NUM_THREADS"):
@@ -152,9 +153,86 @@ def test_several_machines(project: Project) -> None:
         assert command[command.index(f"--{option}") + 1] == value
 
 
+def test_elastic_machines_meet_at_the_first(project: Project) -> None:
+    nodes = {"NNODES": "2:4", "MASTER_ADDR": "127.0.0.1"}
+    command = project.dry("a.yaml", **nodes)
+    assert {"--nnodes=2:4", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29500", "--max-restarts=10"} < set(
+        command
+    )
+    assert not any(word.startswith(("--node-rank", "--master", "--standalone")) for word in command)
+    assert "--max-restarts=2" in project.dry("a.yaml", RESTARTS="2", **nodes)
+    (host,) = (word for word in project.dry("a.yaml", NODE_RANK="0", **nodes) if word.startswith("--rdzv-conf="))
+    (guest,) = (word for word in project.dry("a.yaml", NODE_RANK="1", **nodes) if word.startswith("--rdzv-conf="))
+    assert host.endswith("is_host=1") and guest.endswith("is_host=0")
+
+
+def test_an_elastic_machine_tells_its_address_on_the_way_to_the_first(project: Project) -> None:
+    (project.home / "bin/python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (project.home / "dist_train").mkdir()
+    (project.home / "dist_train/__init__.py").touch()
+    ours = {"PYTHONPATH": str(project.home), "NNODES": "2:3"}
+    command = project.dry("a.yaml", MASTER_ADDR="127.0.0.1", **ours)
+    assert "--local-addr=127.0.0.1" in command
+    assert next(word for word in command if word.startswith("--rdzv-conf=")).endswith("is_host=1")
+    code, out, err = project.run("a.yaml", MASTER_ADDR="no.such.machine.invalid", **ours)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "MASTER_ADDR=no.such.machine.invalid" in err
+
+
+SLURM = {
+    **{"SLURM_JOB_ID": "70123", "SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "node[7-8]"},
+    **{"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_RESTART_COUNT": "3"},
+}
+
+
+def test_slurm(project: Project) -> None:
+    (project.home / "bin/scontrol").write_text('#!/bin/sh\necho "$3" > "$LOG.nodes"; echo node7; echo node8\n')
+    (project.home / "bin/scontrol").chmod(0o755)
+    command = project.dry("a.yaml", **SLURM)
+    endpoint = f"--rdzv-endpoint=node7:{20000 + 70123 % 20000}"
+    assert {"--nnodes=2", "--rdzv-backend=c10d", endpoint, "--rdzv-id=70123.3", "--max-restarts=0"} < set(command)
+    assert Path(f"{project.log}.nodes").read_text() == "node[7-8]\n"
+    assert "--max-restarts=4" in project.dry("a.yaml", RESTARTS="4", **SLURM)
+    command = project.dry("a.yaml", LAUNCHER="accelerate", **SLURM)
+    assert command[command.index("--main_process_ip") + 1] == "node7"
+    assert command[command.index("--machine_rank") + 1] == "1"
+    assert "--standalone" in project.dry("a.yaml", SLURM_JOB_ID="5", SLURM_NNODES="1")
+
+
+def test_kubeflow_trainers_variables_are_left_to_torchrun(project: Project) -> None:
+    pod = {
+        **{"PET_NNODES": "2", "PET_NPROC_PER_NODE": "8", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "x-node-0-0.x"},
+        **{"PET_MASTER_PORT": "29500", "SLURM_JOB_ID": "5"},
+    }
+    assert project.dry("a.yaml", **pod)[2:] == ["-m", "torch.distributed.run", "-m", "dist_train", "a.yaml"]
+    assert "--nproc-per-node=3" in project.dry("a.yaml", NPROC="3", **pod)
+    assert "--max-restarts=1" in project.dry("a.yaml", RESTARTS="1", **pod)
+
+
+def test_skypilot(project: Project) -> None:
+    sky = {
+        **{"SKYPILOT_NUM_NODES": "3", "SKYPILOT_NODE_RANK": "2", "SKYPILOT_NUM_GPUS_PER_NODE": "4"},
+        "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5\n10.0.0.6",
+    }
+    command = project.dry("a.yaml", GPUS="0 1 2 3", **sky)
+    assert {"--nnodes=3", "--node-rank=2", "--master-addr=10.0.0.4", "--nproc-per-node=4"} < set(command)
+
+
+def test_what_is_only_printed_is_printed_once(project: Project) -> None:
+    assert project.run("a.yaml", "--print-folder", NNODES="2:3", MASTER_ADDR="x")[0] == 0
+    assert project.log.read_text().splitlines()[-1] == "-m dist_train a.yaml --print-folder"
+
+
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
+        ({"NNODES": "3:2", "MASTER_ADDR": "head"}, "NNODES=3:2"),
+        ({"NNODES": "2:", "MASTER_ADDR": "head"}, "NNODES=2:"),
+        ({"NNODES": "2:3"}, "MASTER_ADDR"),
+        ({"NNODES": "2:3", "MASTER_ADDR": "head", "LAUNCHER": "accelerate"}, "LAUNCHER=accelerate"),
+        ({"PET_NNODES": "2", "LAUNCHER": "accelerate"}, "LAUNCHER=accelerate"),
+        (SLURM | {"SLURM_STEP_ID": "", "SLURM_STEP_NUM_TASKS": ""}, "srun --ntasks-per-node=1"),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "8"}, "srun --ntasks-per-node=1"),
         ({"LAUNCHER": "mpirun"}, "LAUNCHER=mpirun"),
         ({"NPROC": "two"}, "NPROC=two"),
         ({"NNODES": "2"}, "NODE_RANK"),
