@@ -32,12 +32,12 @@ Pairs = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """Of one division: leaks that are not known, known ones, whom they help by kind, what the group alone scores."""
+    """Of one division: leaks that are not known, known ones and by whom, whom the former help by kind, what the group
+    alone scores."""
 
     division: Division
     leaks: list[Leak]
-    known: list[Leak]
-    official: str
+    known: list[tuple[Leak, str]]
     exposed: dict[str, NDArray[np.bool_]]
     scores: list[Score]
 
@@ -94,10 +94,15 @@ def audit(
 def _find(data: Ledger, one: Division, accepted: Allowed, heard: Pairs | None) -> Finding:
     found = leaks.find(data, one, heard)
     official, published = allowed.official(data, one, found)
-    known, unknown = list[Leak](), list[Leak]()
+    known, unknown = list[tuple[Leak, str]](), list[Leak]()
     for leak in found:
-        (known if accepted.takes(data, leak) or published.takes(data, leak) else unknown).append(leak)
-    return Finding(one, unknown, known, official, leaks.exposed(data, one, unknown), lookup.scores(data, one))
+        if published.takes(data, leak):
+            known.append((leak, f"known in the official folds of {official}"))
+        elif accepted.takes(data, leak):
+            known.append((leak, "allowed"))
+        else:
+            unknown.append(leak)
+    return Finding(one, unknown, known, leaks.exposed(data, one, unknown), lookup.scores(data, one))
 
 
 def _listen(data: Ledger, sketches: twins.Sketches, progress: Progress) -> Iterator[Peak | str]:
@@ -169,7 +174,7 @@ def plain(found: Audit) -> dict[str, Any]:
                     for score in one.scores
                 },
                 "leaks": [leak(each) for each in one.leaks],
-                "known": [leak(each) for each in one.known],
+                "known": [leak(each) | {"why": why} for each, why in one.known],
             }
             for one in found.findings
         ],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BINS, LOW, HIGH = 29, 200.0, 3500.0
 BITS = BINS - 1
 SMOOTH, BACK = 32, 16  # frames
+RATES = (1000, 384000)  # Hz
 CLEAR, FLIPPED, SKETCH = 0.3, 3, 64
 QUIET = 5 * np.log(10.0)  # frames this far under the loudest, in power, say nothing: 50 dB
 FAINT = 1e-3  # sum of differences of a frame that does not change: digital silence, a steady tone
@@ -44,13 +45,13 @@ class Print:
 
 
 def take(sound: Sound) -> Print:
-    """The print of a sound; an empty one where it is under half a second."""
+    """The print of a sound; an empty one where it is under half a second, or of a rate out of RATES."""
     import torch
 
     wave = np.ascontiguousarray(sound.frames.mean(1))
-    power = _bank(sound.rate)(torch.from_numpy(wave)[None])[0].numpy().astype(np.float64)
-    if len(power) < SMOOTH + BACK:
+    if not RATES[0] <= sound.rate <= RATES[1] or _bank(sound.rate).frames(len(wave)) <= SMOOTH + BACK:
         return Print(np.empty(0, np.uint64), np.empty(0, np.bool_), np.empty(0, np.uint64))
+    power = _bank(sound.rate)(torch.from_numpy(wave)[None])[0].numpy().astype(np.float64)
     total = np.concatenate([np.zeros((1, BINS)), np.cumsum(power, 0)])
     smooth = (total[SMOOTH:] - total[:-SMOOTH]) / SMOOTH
     slope = np.diff(smooth, axis=1)

@@ -38,9 +38,8 @@ def _named(data: Ledger, finding: Finding) -> Iterator[str]:
             yield f"{finding.division.rule}: {_leak(data, finding, leak)}"
         if len(some) > NAMED:
             yield f"{finding.division.rule}: {kind}: {len(some) - NAMED} more (--json names all)"
-    for leak in finding.known:
-        whose = f"known in the official folds of {finding.official}" if finding.official else "allowed"
-        yield f"{finding.division.rule}: {whose}: {_leak(data, finding, leak)}"
+    for leak, why in finding.known:
+        yield f"{finding.division.rule}: {why}: {_leak(data, finding, leak)}"
 
 
 def _leak(data: Ledger, finding: Finding, leak: Leak) -> str:
@@ -61,7 +60,7 @@ def _verdict(found: Audit, finding: Finding) -> Iterator[str]:
     if found.ledger.one is None:
         looked.remove(MEANINGS["bytes"])
     listed = f"{', '.join(looked[:-1])} or {looked[-1]}"
-    known = f"; {len(finding.known)} known overlaps are listed above" if finding.known else ""
+    known = f"; known overlaps, listed above: {len(finding.known)}" if finding.known else ""
     if not finding.leaks:
         yield f"{rule}: sound: no two parts share {listed}{known}"
     else:
@@ -125,7 +124,7 @@ def _leaks(found: Audit, finding: Finding) -> Sheet:
     rows = []
     for kind in KINDS:
         some = [leak for leak in finding.leaks if leak.kind == kind]
-        known = sum(leak.kind == kind for leak in finding.known)
+        known = sum(leak.kind == kind for leak, _ in finding.known)
         looked = found.listened if kind == "sound" else found.ledger.one is not None if kind == "bytes" else True
         samples = len(np.unique(np.concatenate([leak.rows for leak in some]))) if some else 0
         helped = share(int(finding.exposed[kind].sum()), finding.tested)
