@@ -3,7 +3,7 @@
     torchrun --nproc_per_node=2 -m dist_train configs/esc10.yaml data.eval_folds=[1]
 
 Without CONFIG it trains the demo; rank 0 makes the shards of a demo first. Exit 0: done, or stopped and saved; 2: bad
-input.
+input, or a disk or store that cannot be used; 3: another rank was lost or cut off.
 """
 
 import argparse
@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(configuration.dump(config))
             return 0
         return run(config)
-    except ValueError as error:
-        return _refused(error)
+    except (ValueError, OSError) as error:
+        return _refused(str(error), 2)
 
 
 def resolve(path: str | None, overrides: list[str]) -> Config:
@@ -58,33 +58,43 @@ def resolve(path: str | None, overrides: list[str]) -> Config:
 
 def run(config: Config) -> int:
     """Train on this rank."""
-    from dist_train import demo, memory, world  # seconds of imports that --help and --print-config do not need
+    from dist_train import demo, memory, stacks, world  # seconds of imports that --help and --print-config do not need
     from dist_train.engine import Engine
     from dist_train.parts import Parts
 
     memory.keep()
-    here = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
+    stacks.listen(Path(config.run.dir) / (config.run.name or "run"))
+    engine = None
     try:
+        here = world.start(config.run.timeout, config.run.threads, config.run.deterministic)
         demos = {configuration.DEMO_SHARDS: demo.generate, configuration.DEMO_MIXTURES: demo.mixtures.generate}
         for shards, make in demos.items():
-            if shards in config.data.shards and not (Path(shards) / "index.json").exists():
+            if shards in config.data.shards:  # whether they are there is rank 0's to see, so that all ranks meet
                 here.lead(partial(demo.ensure, Path(shards), make=make))
-        Engine(Parts(config, here)).run()
-    finally:
-        here.stop()
+        engine = Engine(Parts(config, here))
+        engine.run()
+    except RuntimeError as error:
+        why = world.loss(error)
+        if why is None:
+            raise
+        place = f"in step {engine.progress.step + 1}" if engine is not None else "at the start"
+        line = f"another rank was lost or cut off {place} ({why}); the same command goes on from the newest checkpoint"
+        return _refused(line, 3)
+    here.stop()  # not after an error: others may be in the middle of a collective, and it would wait for them
     return 0
 
 
-def _refused(error: ValueError) -> int:
-    """One line from rank 0; from another rank only if rank 0 lives on, which then had no part in the error."""
-    from dist_train import world
+def _refused(line: str, code: int) -> int:
+    """One line from rank 0; from another rank only if the launcher lets it live, as it does where rank 0 is well."""
+    from dist_train import reason, world
 
+    reason.report(line)
     rank = world.place_or_first().rank
     if rank:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(3)
-    sys.stderr.write(f"error: {f'rank {rank}: ' if rank else ''}{error}\n")
-    return 2
+    sys.stderr.write(f"error: {f'rank {rank}: ' if rank else ''}{line}\n")
+    return code
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from dist_train.leaks import KINDS, Leak
 from dist_train.ledger import Ledger
 from dist_train.lookup import Score
 from dist_train.prints import Print
-from dist_train.storage import Files
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, of how many)."""
@@ -140,7 +139,7 @@ def _alike(data: Ledger, divisions: list[Division], sketches: twins.Sketches, pr
         parted &= ~tied
         return parted
 
-    files = Files([one.root / name for name in one.names])
+    files = hearing.opened(one)
     try:
         found = twins.alike(
             sketches.candidates(apart),

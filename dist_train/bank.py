@@ -2,9 +2,9 @@
 
     folders --listed, sorted--> clips --evenly spaced over the list, up to a budget--> Bank, Rooms
 
-In: folders of tar shards (with their index.json) or of recordings in any depth; of shards with a class `noise` or `rir`
-that class alone. Out: all noise as one int16 tensor, all impulse responses as one float tensor. What is taken depends
-on the folders and the settings alone, so every rank holds the same.
+In: folders or addresses of tar shards (with their index.json), folders of recordings in any depth; of shards with a
+class `noise` or `rir` that class alone. Out: all noise as one int16 tensor, all impulse responses as one float tensor.
+What is taken depends on the folders and the settings alone, so every rank holds the same.
 """
 
 import math
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_train.clouds import remote
 from dist_train.decode import to_device
 from dist_train.reader import Reader
 from dist_train.recordings import SUFFIXES, Unreadable, header, open_cut
@@ -26,7 +27,8 @@ from dist_train.resample import Resamplers
 from dist_train.row import INDEX
 from dist_train.settings import Audio, Noise, Reverb
 from dist_train.shards import open_set
-from dist_train.storage import Files, local
+from dist_train.source import of_view
+from dist_train.storage import local
 from dist_train.view import choose
 from dist_train.waves import Waves
 from dist_train.window import full_windows
@@ -118,10 +120,8 @@ def rooms_bank(settings: Reverb, audio: Audio, device: torch.device | str, dtype
     sample, the direct sound, is dropped, so reverberation does not delay; what comes after settings.seconds too.
     """
     key = "augment.reverb.shards"
-    first_of = audio.model_copy(update={"channels": "first"})
-    sources = [_source(path, first_of, key, "rir") for path in settings.shards]
-    counts = [source.count for source in sources]
-    total = sum(counts)
+    sources = [_source(path, audio.model_copy(update={"channels": "first"}), key, "rir") for path in settings.shards]
+    total = sum(counts := [source.count for source in sources])
     chosen = np.arange(min(settings.rooms, total)) * max(total, 1) // max(1, min(settings.rooms, total))
     rooms, bad, first = [], list[str](), 0
     for source, count in zip(sources, counts, strict=True):
@@ -182,8 +182,9 @@ class Source:
 
 
 def _source(name: str, audio: Audio, key: str, label: str) -> Source:
-    root = local(name)
-    if not root.exists():
+    if remote(name):
+        return _shards(name, audio, label)
+    if not (root := local(name)).exists():
         raise ValueError(f"{root}: there is no such folder; name folders of shards or of recordings in {key}")
     if root.name == INDEX or (root / INDEX).is_file() or (root.is_dir() and any(root.glob("*.tar"))):
         return _shards(root, audio, label)
@@ -201,7 +202,7 @@ def _read(source: Source, numbers: Ints, samples: Ints) -> tuple[list[Sound], li
     return found, bad
 
 
-def _shards(root: Path, audio: Audio, label: str) -> Source:
+def _shards(root: Path | str, audio: Audio, label: str) -> Source:
     """The clips of a set of shards, converted by `Waves`; where one of its classes is `label`, those of it alone."""
     view = choose([one := open_set(root)])
     if "features" in one.info:
@@ -223,7 +224,7 @@ def _shards(root: Path, audio: Audio, label: str) -> Source:
             full_windows(view.rows(number), number, audio, longest)
             for number, longest in zip(ids[numbers][:, None], seconds.tolist(), strict=True)
         )
-        with Reader(Files(view.files), requests) as reader:
+        with Reader(of_view(view), requests, depth=8) as reader:
             for raw in reader:
                 if raw.bad:
                     yield raw.bad[0][1]

@@ -10,27 +10,45 @@ from pathlib import Path
 
 import numpy as np
 
-from dist_train import index, level, row
+from dist_train import desk, index, indexing, level, row
+from dist_train.bucket import remote
+from dist_train.desk import Desk
+from dist_train.info import read_info
+from dist_train.remote import PATIENCE
 from dist_train.scan import Progress, Scan, line, scan
-from dist_train.shards import ShardSet, map_set, read_info
+from dist_train.shards import ShardSet, map_set
 
 RESTORE = "restore the shard, or index the folder anew if it was changed on purpose"
+SIDE_FILES = (row.ROWS, row.ACTIVITY, row.KEY_ENDS, row.KEYS, row.LABEL_ENDS, row.LABEL_IDS)
 AUDIO_FIELDS = ("digest", "size", "frames", "rate", "channels", "codec")
 LABEL_FIELDS = ("fold", "split", "group")
 
 
-def check(path: str | Path, progress: Progress | None = None, workers: int | None = None) -> list[str]:
-    """What is wrong with the shards of a folder and their index, a line each; [] where all is sound.
+def check(
+    path: str | Path, progress: Progress | None = None, workers: int | None = None, patience: float = PATIENCE
+) -> list[str]:
+    """What is wrong with the shards of a folder or an address and their index, a line each; [] where all is sound.
 
-    Without an index the tars themselves are checked. ValueError: there are no shards at all.
+    Without an index the tars themselves are checked. ValueError: there are no shards at all. PermissionError,
+    Unreachable: of a store.
     """
-    root, names = index.find(path)
+    if not remote(path):
+        root, _ = index.find(path)
+        return _check(Desk(root, str(root)), progress, workers)
+    with desk.opened(path, patience, write=False) as place:
+        place.fetch(name for name in SIDE_FILES if name in place.there)
+        if not place.tars():
+            raise ValueError(f"{place.said}: no .tar in it: {index.PACK.format(place.said)}")
+        return [line.replace(str(place.root), place.said) for line in _check(place, progress, workers)]
+
+
+def _check(place: Desk, progress: Progress | None, workers: int | None) -> list[str]:
+    root, names = place.root, list(place.tars())
     classes, skip = index.read_lines(root / row.CLASSES), frozenset(index.read_lines(root / row.SKIP) or ())
-    damage, one, expected = _open(root, names, classes)
+    damage, one, expected = _open(place, names, classes)
     rate = index.read_features(root)["rate"]
     job = partial(changed, expected=expected, classes=classes, skip=skip, frame_rate=rate)
-    paths = [root / name for name in names]
-    scans = [found for found in index.each(job, paths, workers, progress) if found is not None]
+    scans = [found for found in indexing.over(place, job, names, workers, progress) if found is not None]
     for found in scans:
         damage += found.damage
         if found.name in expected and one is not None:
@@ -74,21 +92,22 @@ def compare(one: ShardSet, found: Scan) -> list[str]:
 
 
 def _open(
-    root: Path, names: Sequence[str], classes: Sequence[str] | None
+    place: Desk, names: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[list[str], ShardSet | None, dict[str, str]]:
     """The index's own damage, the index unless it cannot be read, and the checksum that it has of each tar."""
-    again = index.REINDEX.format(root)
+    root, again = place.root, index.REINDEX.format(place.root)
     try:
         info = read_info(root)
     except ValueError as error:
         return [str(error)], None, {}
     expected = {shard["name"]: shard["sha256"] for shard in info["shards"]}
-    damage = [f"{name}: in the index but not on disk: restore it, or {again}" for name in expected if name not in names]
+    where = "on disk" if place.bucket is None else "in the store"
+    damage = [f"{name}: in the index but not {where}: restore it, or {again}" for name in expected if name not in names]
     damage += [f"{name}: not in the index: {again}" for name in names if name not in expected]
     if classes is not None and classes != info["classes"]:
         damage.append(f"{row.CLASSES}: not the classes of the index: restore it, or {again}")
     try:
-        one = map_set(root, info)
+        one = map_set(root, root, info)
     except ValueError as error:
         return [*damage, str(error)], None, expected
     if wrong := [f"{name}: its bytes are not those that were written: {again}" for name in _wrong_files(one)]:

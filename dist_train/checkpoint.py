@@ -27,12 +27,14 @@ class Checkpoints:
     """The checkpoints of one run. Reading changes nothing on disk; `save`, `mark_best` and `cut` are for one writer.
 
     folder: made at the first save. keep: newest files that stay, >= 1, beside the best one.
-    warn: takes one line for each broken file that is skipped.
+    warn: takes one line for each broken file that is skipped. written: called by the writer after each file.
     """
 
-    def __init__(self, folder: Path, keep: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, keep: int, warn: Callable[[str], None], written: Callable[[], None] = lambda: None
+    ) -> None:
         assert keep >= 1
-        self.folder, self.keep, self.warn = folder, keep, warn
+        self.folder, self.keep, self.warn, self.written = folder, keep, warn, written
         self._held: int | None = None
         self._last: int | None = None
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -111,6 +113,7 @@ class Checkpoints:
         disk.replace(path, lambda file: torch.save(payload, file))
         self._last = _step(path)
         self._rotate()
+        self.written()
 
     def _mark(self, step: int, value: float) -> None:
         path = self.path(step)
@@ -118,6 +121,7 @@ class Checkpoints:
             disk.replace_json(self.folder / "best.json", {"step": step, "value": value, "file": path.name})
             self._held = None
             self._rotate()
+            self.written()
 
     def _rotate(self) -> None:
         paths = sorted(self.folder.glob("step-*.pt"), key=_step)
@@ -129,11 +133,21 @@ class Checkpoints:
                     path.unlink()
 
     def _best(self) -> dict[str, Any]:
-        try:
-            record = json.loads((self.folder / "best.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+        return _record(self.folder / "best.json")
+
+
+def newest_step(folder: Path) -> int:
+    """The highest step of which there is a sound checkpoint; -1 without one."""
+    for path in sorted(folder.glob("step-*.pt"), key=_step, reverse=True):
+        with suppress(ValueError):
+            load(path)
+            return _step(path)
+    return -1
+
+
+def best_name(folder: Path) -> str:
+    """The file that `best.json` names, there or not; "" without one."""
+    return Path(str(_record(folder / "best.json").get("file", ""))).name
 
 
 def load(path: Path) -> Payload:
@@ -165,6 +179,14 @@ def decode(data: bytes, where: str) -> Payload:
     except Exception as error:  # damaged bytes raise a dozen kinds; pickle's own would need an import of pickle
         wrong = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     raise ValueError(f"{where}: broken checkpoint ({wrong})")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _step(path: Path) -> int:

@@ -20,7 +20,9 @@ last page of some Vorbis files; in all others it is exact, and a page holds less
 Frames = NDArray[np.int16]
 
 
-def decode(payload: bytes | bytearray, codec: int, start: int, stop: int, channels: int, rate: int) -> Frames:
+def decode(
+    payload: bytes | bytearray | memoryview, codec: int, start: int, stop: int, channels: int, rate: int
+) -> Frames:
     """Frames [start, stop) of the file, (stop - start, channels) int16, channels interleaved.
 
     ValueError (the reason only) where the file cannot be decoded, is shorter, is not of `channels` and `rate` (Hz),
@@ -36,7 +38,7 @@ def decode(payload: bytes | bytearray, codec: int, start: int, stop: int, channe
     return frames
 
 
-def _by_soundfile(payload: bytes | bytearray, start: int, stop: int) -> tuple[Frames, int, int]:
+def _by_soundfile(payload: bytes | bytearray | memoryview, start: int, stop: int) -> tuple[Frames, int, int]:
     try:
         with soundfile.SoundFile(io.BytesIO(payload)) as file:
             lead = min(start, LEAD.get(file.format, 0) * file.samplerate)
@@ -53,7 +55,7 @@ def _by_soundfile(payload: bytes | bytearray, start: int, stop: int) -> tuple[Fr
     return np.clip(np.rint(sound, out=sound), -32768, 32767, out=sound).astype("<i2"), channels, rate
 
 
-def _by_av(payload: bytes | bytearray, start: int, stop: int) -> tuple[Frames, int, int]:
+def _by_av(payload: bytes | bytearray | memoryview, start: int, stop: int) -> tuple[Frames, int, int]:
     """From the file's start: these formats hold no exact places to start from."""
     try:
         import av

@@ -6,6 +6,7 @@ YAML 1.2 rules: only `true` and `false` are booleans, `1e-3` is a number, `on`, 
 import difflib
 import json
 import re
+import reprlib
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,34 @@ from dist_train import presets
 from dist_train.settings import Config, effects
 from dist_train.settings.packed import refusal
 
+DEEPEST, LONGEST = 40, 100_000  # levels and values of a YAML text
 DEMO_SHARDS, DEMO_MIXTURES = "shards/demo", "shards/demo_mixtures"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalar types of YAML 1.2; a key given twice is an error."""
+    """SafeLoader with the scalar types of YAML 1.2. Errors are also: a key given twice, or one that is no plain text;
+    an anchor inside itself; more than DEEPEST levels."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        around: list[str | None] = self.__dict__.setdefault("around", [])  # anchors of the nodes that this one lies in
+        if len(around) >= DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels", event.start_mark)
+        alias = isinstance(event, yaml.AliasEvent)
+        if alias and event.anchor in around:
+            raise yaml.composer.ComposerError(None, None, f"`{event.anchor}` holds itself", event.start_mark)
+        around.append(None if alias else event.anchor)
+        node = super().compose_node(parent, index)
+        around.pop()
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no plain text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key `{key.value}` is given twice", key.start_mark)
             seen.add(key.value)
@@ -54,12 +72,27 @@ _Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(re
 def parse(text: str, where: str) -> Any:
     """The value of a YAML text. Errors: `ValueError` naming `where` and the line."""
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ValueError(f"{where}{line}: {problem}; write plain YAML") from None
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # of values that a tag says are of another type
+        raise ValueError(
+            f"{where}: a value is not of the type that it says ({_short(str(error))}); write plain YAML"
+        ) from None
+    if _values(value, {}) > LONGEST:
+        raise ValueError(f"{where}: its aliases stand for more than {LONGEST} values; write plain YAML")
+    return value
+
+
+def _values(value: Any, known: dict[int, int]) -> int:
+    """Values in a value, what aliases name counted each time. `known`: of containers that were counted, by identity."""
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    if inner and id(value) not in known:
+        known[id(value)] = sum(_values(one, known) for one in inner)
+    return 1 + known.get(id(value), 0)
 
 
 def load(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -86,10 +119,20 @@ def check(values: dict[str, Any], where: str) -> Config:
         message = message[0].lower() + message[1:]
         if first["type"] == "model_type":
             message = "wants keys of its own, {key: value, ...}"
-        given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        given = "" if isinstance(first["input"], dict) else f", not {_short(first['input'])}"
         raise ValueError(f"{where}: {key}: {message}{given}") from None
     _agree(config, where)
     return config
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict = 4, 12, 12
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 160
+
+
+def _short(value: Any) -> str:
+    """A value in a message; by aliases a short text can mean a very long one."""
+    return _BRIEF.repr(value).partition("\n")[0]
 
 
 def dump(config: Config) -> str:

@@ -30,7 +30,11 @@ _SHOWN = (
     ("peak_share", "{:.0%} of peak"),
     ("peak_memory", "memory {:.1f} GB"),
 )
-_COUNTED = (("bad_samples", "bad samples {}"), ("skipped", "skipped steps {}"))
+_COUNTED = (
+    ("bad_samples", "bad samples {}"),
+    ("skipped", "skipped steps {}"),
+    ("store_retries", "requests repeated {}"),
+)
 _SLOW = 0.2  # a rank slower by more than this share is named
 _QUIET = {"kind", "step", "consumed", "epoch", "clips", "stream"} | {name for name, _ in (*_SHOWN, *_COUNTED)}
 

@@ -31,7 +31,7 @@ def embed(
     """Embeddings of a view's clips. `model` has `embed` and `head`; progress: batches done and to do."""
     requests = list(clip_windows(view, np.arange(len(view)), config))
     summed = Sums(len(view), 0, int(model.head.in_features))  # type: ignore[union-attr, arg-type]
-    feed = Feed(view, iter(requests), front, config.data, training=False)
+    feed = Feed(view, iter(requests), front, config, training=False)
     model.eval()
     try:
         for done in range(1, len(requests) + 1):

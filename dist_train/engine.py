@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dist_train import objective, optim, order
-from dist_train.feed import Feed, windows
+from dist_train.feed import Feed, ahead, windows
 from dist_train.parts import Parts
 from dist_train.record import Record
 from dist_train.trace import Trace
@@ -50,7 +50,7 @@ class Engine:
 
     def _loop(self) -> bool:
         progress, agreed = self.progress, 0
-        self.record.speed.begin(progress.consumed)
+        self.record.speed.begin(progress.consumed, self.feed.source)
         while True:
             if self._due():
                 with self.record.speed.paused():
@@ -95,9 +95,10 @@ class Engine:
         return Trace(self.config.log.profile, folder, self.world.device, record.log.message)
 
     def _feed(self) -> Feed:
-        requests = windows(self.views.train, self.config, self.world, self.progress.consumed, self.parts.total)
-        several = self.config.objective.name == "bce"
-        return Feed(self.views.train, requests, self.parts.front, self.config.data, training=True, targets=several)
+        where = self.views.train, self.config, self.world, self.progress.consumed, self.parts.total
+        several, note = self.config.objective.name == "bce", self.record.log.warn
+        front, view = self.parts.front, self.views.train
+        return Feed(view, windows(*where), front, self.config, True, targets=several, plan=ahead(*where), note=note)
 
     def _due(self) -> bool:
         """An evaluation is due: so many epochs are over, or the run is."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dist_train import packed
+from dist_train.ahead import Pass
 from dist_train.feed import Feed
 from dist_train.frontend import FrontEnd
 from dist_train.models import compiled
@@ -41,7 +42,8 @@ def evaluate(
     bounds = [count * min(rank, ranks) // ranks for rank in range(world.size + 1)]
     ids = np.arange(bounds[world.rank], bounds[world.rank + 1])
     requests = list(clip_windows(view, ids, config)) if len(ids) else []
-    feed = Feed(view, iter(requests), front, config.data, training=False)
+    plan = Pass(view, ids) if config.data.cache_dir is not None and len(ids) else None
+    feed = Feed(view, iter(requests), front, config, training=False, plan=plan)
     summed = Sums(len(ids), int(ids[0]) if len(ids) else 0, len(view.classes))
     values = partial(_values, model, config, len(view.classes))
     was = model.training

@@ -6,7 +6,7 @@ Feed         hands over batches; knows what was delivered, what was bad and how 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import objective, order, packed
+from dist_train import cached, objective, order, packed, source
+from dist_train.ahead import Ahead, Plan
 from dist_train.frontend import FrontBatch, FrontEnd
 from dist_train.reader import RawBatch, Reader
+from dist_train.route import Route
 from dist_train.settings import Config, Data
-from dist_train.shards import open_set
-from dist_train.storage import Files
+from dist_train.shards import ShardSet, open_set
 from dist_train.view import View, choose
 from dist_train.window import train_windows
 from dist_train.world import World
@@ -40,8 +41,8 @@ class Views:
 def views(config: Config) -> Views:
     """Open the shards and choose. Errors: `ValueError` for missing shards, folds or splits that hold nothing."""
     data = config.data
-    sets = [open_set(path) for path in data.shards]
-    packed.agree(config, [*sets, *(open_set(path) for path in (*data.eval_shards, *data.valid_shards))])
+    sets = opened(config, data.shards)
+    packed.agree(config, [*sets, *opened(config, [*data.eval_shards, *data.valid_shards])])
     held = [*data.eval_folds, *data.valid_folds]
     split = bool(data.eval_split or data.valid_split)
     train = choose(
@@ -53,7 +54,7 @@ def views(config: Config) -> Views:
     )
     if len(train.classes) < 2:
         raise ValueError(f"{', '.join(data.shards)}: holds one class ({train.classes[0]}); a classifier needs two")
-    found = Views(train, _scored(data, "eval", sets, train), _scored(data, "valid", sets, train))
+    found = Views(train, _scored(config, "eval", sets, train), _scored(config, "valid", sets, train))
     for view in (found.evaluation, found.valid):
         if view is not None and (unknown := _present(view) - _present(train)):
             name = train.classes[min(unknown)]
@@ -78,12 +79,18 @@ def _present(view: View) -> set[int]:
     return found
 
 
-def _scored(data: Data, kind: str, sets: list[Any], train: View) -> View | None:
+def opened(config: Config, names: Sequence[str]) -> list[ShardSet]:
+    """The shard sets of folders and addresses."""
+    return [open_set(name, config.patience, config.data.cache) for name in names]
+
+
+def _scored(config: Config, kind: str, sets: list[ShardSet], train: View) -> View | None:
+    data = config.data
     shards: list[str] = getattr(data, f"{kind}_shards")
     folds: list[int] = getattr(data, f"{kind}_folds")
     split: str | None = getattr(data, f"{kind}_split")
     if shards:
-        return choose([open_set(path) for path in shards], classes=train.classes)
+        return choose(opened(config, shards), classes=train.classes)
     if folds:
         return choose(sets, folds=folds, classes=train.classes)
     if split:
@@ -95,6 +102,14 @@ def stream_order(view: View, config: Config) -> order.Order:
     """The order of a view under a configuration."""
     data = config.data
     return order.Order(view.sizes, config.run.seed, data.lanes, data.shuffle_window, data.micro_batch)
+
+
+def ahead(view: View, config: Config, world: World, consumed: int, total: int) -> Ahead | None:
+    """Which shards this rank caches when, from position `consumed` on; None without a cache."""
+    if config.data.cache_dir is None:
+        return None
+    stream = stream_order(view, config)
+    return Ahead(Route(stream, consumed, total, config.data.batch_size, world.rank, world.host, world.size), view)
 
 
 def windows(view: View, config: Config, world: World, consumed: int, total: int) -> Iterator[NDArray[np.void]]:
@@ -142,15 +157,22 @@ class Feed:
         view: View,
         requests: Iterator[NDArray[np.void]],
         front: FrontEnd,
-        data: Data,
+        config: Config,
         training: bool,
         targets: bool = False,
+        plan: Plan | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
-        """`targets`: batches say all labels of each clip (`target_BC`)."""
+        """`targets`: batches say all labels of each clip (`target_BC`); `plan`: which shards to cache when; `note`:
+        takes a line where the cache fails.
+        """
         self.front, self.training = front, training
         self.targets = view.targets if targets else None
         self.cuda = front.device.type == "cuda"
-        self.reader = Reader(Files(view.files), requests, threads=data.threads, depth=data.ahead, pin=self.cuda)
+        self.source, data = cached.of_view(view, source.of_view(view, config), config, plan, note), config.data
+        if isinstance(self.source, cached.Cached):
+            requests = self.source.follow(requests, data.ahead)
+        self.reader = Reader(self.source, requests, threads=data.threads, depth=data.ahead, pin=self.cuda)
         self.raws = iter(self.reader)
         self.stream = torch.cuda.Stream() if self.cuda else None  # type: ignore[no-untyped-call]
         self.waited = 0.0  # seconds that the consumer waited for bytes
@@ -194,6 +216,7 @@ class Feed:
     def close(self) -> None:
         """Stop the threads."""
         self.reader.close()
+        self.source.close()
 
 
 def _keep(batch: FrontBatch, stream: Any) -> None:

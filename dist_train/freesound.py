@@ -32,17 +32,14 @@ def fsdkaggle2018(root: Path, pick: Pick) -> Source:
     all its clips are verified.
     """
     no_group(pick, "fsdkaggle2018")
-    found, notes = [], []
+    found: list[Sample] = []
+    notes: list[str] = []
     for split, name in KAGGLE_TABLES.items():
         table = root / "FSDKaggle2018.meta" / name
         if not table.is_file():
             raise ValueError(f"{root}: holds no FSDKaggle2018.meta/{name}")
         needs(table, ("fname", "label"))
-        if split == "train" or set(pick.columns()) <= set(columns(table)):
-            chosen = filtered(table, pick)
-        else:
-            chosen = rows(table)
-            notes.append(f"{name} has no column {', '.join(pick.columns())}: all its clips stay")
+        chosen = filtered(table, pick) if split == "train" else _chosen(table, pick, notes)
         folder = root / f"FSDKaggle2018.audio_{split}"
         for where, row in chosen:
             clip = samples.existing(folder, row["fname"].strip(), where)
@@ -50,6 +47,14 @@ def fsdkaggle2018(root: Path, pick: Pick) -> Source:
             group = row.get("freesound_id", "").strip() or None
             found.append(Sample(clip, below(clip, root), class_, split=split, group=group, where=where))
     return Source("fsdkaggle2018", found, notes)
+
+
+def _chosen(table: Path, pick: Pick, notes: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows that meet all conditions; all rows, and a note, of a table without the columns."""
+    if set(pick.columns()) <= set(columns(table)):
+        return filtered(table, pick)
+    notes.append(f"{table.name} has no column {', '.join(pick.columns())}: all its clips stay")
+    return rows(table)
 
 
 def is_fsd50k(root: Path) -> bool:
@@ -60,18 +65,21 @@ def is_fsd50k(root: Path) -> bool:
 def fsd50k(root: Path, pick: Pick) -> Source:
     """FSD50K: several labels a clip, classes in the vocabulary's order, splits train, valid and test.
 
+    A condition on split chooses among the dev clips: the eval table lacks that column, all its clips are for testing.
+
     The group is who uploaded the clip where FSD50K.metadata/ is there, for one person's recordings are alike; else the
     Freesound recording, which is the clip.
     """
     no_group(pick, "fsd50k")
     classes = _vocabulary(root / "FSD50K.ground_truth" / VOCABULARY)
-    found, notes = [], []
+    found: list[Sample] = []
+    notes: list[str] = []
     for part, names in FSD50K_TABLES.items():
         table, uploader = root / "FSD50K.ground_truth" / f"{part}.csv", _uploaders(root, part)
         if not table.is_file():
             raise ValueError(f"{root}: holds no FSD50K.ground_truth/{part}.csv")
         needs(table, names)
-        for where, row in filtered(table, pick):
+        for where, row in filtered(table, pick) if part == "dev" else _chosen(table, pick, notes):
             name = row["fname"].strip()
             clip = samples.existing(root / f"FSD50K.{part}_audio", f"{name}.wav", where)
             labels = tuple(dict.fromkeys(_known(text, classes, where) for text in row["labels"].split(",")))

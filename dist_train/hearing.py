@@ -18,7 +18,8 @@ from dist_train import index, level
 from dist_train.compressed import decode
 from dist_train.row import BYTES, CODECS
 from dist_train.shards import ShardSet
-from dist_train.storage import Files
+from dist_train.source import source
+from dist_train.storage import Source
 
 MINUTE = 60  # seconds heard of each recording
 HANDFUL = 32
@@ -43,7 +44,7 @@ def hear(
     threads: int | None = None,
 ) -> Iterator[Result | str]:
     """job(sound) of each row in order; a text, the reason, where a row cannot be decoded. OSError: a shard was cut."""
-    files = Files([one.root / name for name in one.names])
+    files = opened(one)
     handfuls = [rows[start : start + HANDFUL] for start in range(0, len(rows), HANDFUL)]
     waiting = deque[Future[list[Result | str]]]()
     done, threads = 0, threads or index.cores()
@@ -64,7 +65,12 @@ def hear(
     files.close()
 
 
-def _all(one: ShardSet, files: Files, rows: Sequence[int], job: Callable[[Sound], Result]) -> list[Result | str]:
+def opened(one: ShardSet) -> Source:
+    """What reads a set's shards, wherever they lie."""
+    return source([one.file(name) for name in one.names], [shard["bytes"] for shard in one.info["shards"]])
+
+
+def _all(one: ShardSet, files: Source, rows: Sequence[int], job: Callable[[Sound], Result]) -> list[Result | str]:
     found: list[Result | str] = []
     for row in rows:
         try:
@@ -74,7 +80,7 @@ def _all(one: ShardSet, files: Files, rows: Sequence[int], job: Callable[[Sound]
     return found
 
 
-def sound(one: ShardSet, files: Files, row: int) -> Sound:
+def sound(one: ShardSet, files: Source, row: int) -> Sound:
     """A row's first minute. ValueError (the reason only): it cannot be decoded."""
     fields = one.rows[row]
     codec, rate, channels = CODECS(int(fields["codec"])), int(fields["rate"]), int(fields["channels"])

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,33 +20,28 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import label, level, row
-from dist_train.scan import Progress, Scan, scan
+from dist_train import intact, label, level, row
+from dist_train.scan import Progress, Scan
+from dist_train.storage import local
 
-REINDEX = "python tools/make_shards.py index {}"
+REINDEX = intact.REINDEX
 PACK = "python tools/make_shards.py pack SOURCE {}"
 CHECK = "python tools/make_shards.py check {}"
 WORTH_PROCESSES = 1 << 26  # bytes; starting processes takes half a second
 Result = TypeVar("Result")
 
 
-def write(root: Path, workers: int | None = None, progress: Progress | None = None) -> None:
-    """Index the tars of `root` on `workers` processes (None: the cores); the same bytes for any number of them.
+def assemble(root: Path, scans: Sequence[Scan], classes: Sequence[str] | None) -> dict[str, Any]:
+    """The index files of scanned tars, in `root`; what index.json holds.
 
-    ValueError: no tars, or what a reader would lose or trip over: a damaged header, a cut tar, data after the end,
+    ValueError: no samples, or what a reader would lose or trip over: a damaged header, a cut tar, data after the end,
     doubled members, samples in pieces or not complete, audio that cannot be decoded, equal shards, an unknown class.
     """
-    root, names = find(root)
-    classes, skip = read_lines(root / row.CLASSES), read_lines(root / row.SKIP)
-    paths = [root / name for name in names]
-    stored = read_features(root)
-    job = partial(scan, classes=classes, skip=frozenset(skip or ()), frame_rate=stored["rate"])
-    scans = list(each(job, paths, workers, progress))
     refuse(root, scans)
     if not sum(len(found.keys) for found in scans):
         raise ValueError(f"{root}: the tars hold no samples: {PACK.format(root)}")
     order = classes or label.order({name for found in scans for several in found.names for name in several})
-    save(root, scans, order, features_of(root, scans, stored))
+    return save(root, scans, order, features_of(root, scans, read_features(root)))
 
 
 def read_features(root: Path) -> dict[str, Any]:
@@ -88,9 +82,7 @@ def front_digest(bins: int, channels: int, settings: dict[str, Any] | None) -> s
 
 def find(path: str | Path) -> tuple[Path, list[str]]:
     """The folder and its tars' names, sorted. `path` may be the folder's index.json. ValueError: no tars there."""
-    if "://" in str(path) or str(path).startswith("pipe:"):
-        raise ValueError(f"{path}: shards are read from local folders: copy them to one")
-    root = Path(path)
+    root = local(path)
     root = root.parent if root.name == row.INDEX else root
     if not root.is_dir():
         raise ValueError(f"{root}: no folder of shards there: {PACK.format(root)}")
@@ -117,11 +109,12 @@ def read_lines(path: Path) -> list[str] | None:
 
 
 def each(
-    job: Callable[[Path], Result], paths: Sequence[Path], workers: int | None, progress: Progress | None
+    job: Callable[[Path], Result], paths: Sequence[Path], size: int, workers: int | None, progress: Progress | None
 ) -> Iterator[Result]:
-    """job(path) for every tar, in order; on processes where there is much to read (threads would share one lock)."""
+    """job(path) for every tar, in order; on processes where there is much to read (threads would share one lock).
+    `size`: bytes of all tars."""
     workers = max(1, min(len(paths), workers or cores()))
-    parallel = workers > 1 and sum(path.stat().st_size for path in paths) >= WORTH_PROCESSES
+    parallel = workers > 1 and size >= WORTH_PROCESSES
     # spawn: a fork would copy the locks of whatever threads the caller runs (torch's among them)
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if parallel else None
     try:
@@ -157,13 +150,16 @@ def twins(scans: Iterable[Scan]) -> list[str]:
     return [f"{name}: the same bytes as {other}: take one away" for name, other in pairs if name != other]
 
 
-def save(root: Path, scans: Sequence[Scan], classes: Sequence[str], features: dict[str, Any] | None = None) -> None:
-    """Write the index of shards that were found sound. `features`: what packed features are of."""
+def save(
+    root: Path, scans: Sequence[Scan], classes: Sequence[str], features: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the index of shards that were found sound; what index.json holds. `features`: what packed ones are of."""
     number = {name: index for index, name in enumerate(classes)}
     labels = [[number[name] for name in names] for found in scans for names in found.names]
     rows = np.concatenate([found.rows for found in scans])
     rows["shard"] = np.repeat(np.arange(len(scans)), [len(found.rows) for found in scans])
     rows["label"] = [several[0] for several in labels]
+    intact.seal(rows)
     keys = [key.encode("utf-8", "surrogateescape") for found in scans for key in found.keys]
     files = {
         row.ROWS: _npy(rows),
@@ -176,6 +172,7 @@ def save(root: Path, scans: Sequence[Scan], classes: Sequence[str], features: di
         files[row.LABEL_IDS] = _npy(np.array([one for several in labels for one in several], "<i4"))
     info = {
         "version": row.VERSION,
+        intact.SEALED: True,
         "fingerprint": fingerprint([found.sha256 for found in scans], rows, classes),
         "totals": {"samples": len(rows), "seconds": seconds(rows)},
         "classes": list(classes),
@@ -193,6 +190,7 @@ def save(root: Path, scans: Sequence[Scan], classes: Sequence[str], features: di
     for name, raw in files.items():
         _write(root / name, raw)
     _write(root / row.INDEX, (json.dumps(info, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "surrogatepass"))
+    return info
 
 
 def fingerprint(checksums: Iterable[str], rows: NDArray[np.void], classes: Sequence[str]) -> str:
@@ -201,7 +199,7 @@ def fingerprint(checksums: Iterable[str], rows: NDArray[np.void], classes: Seque
     for checksum in checksums:
         digest.update(bytes.fromhex(checksum))
     for start in range(0, len(rows), 1 << 20):
-        digest.update(np.ascontiguousarray(rows[start : start + (1 << 20)]).tobytes())
+        digest.update(intact.unsealed(rows[start : start + (1 << 20)]).tobytes())
     digest.update(json.dumps(list(classes), ensure_ascii=True).encode())
     return digest.hexdigest()
 

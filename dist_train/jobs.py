@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dist_train import recordings
 from dist_train.coding import TooShort, encode
@@ -56,6 +56,17 @@ class Encoded:
 
 
 Cut = tuple[Path, float | None, float | None]
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, of how many)."""
+
+
+class Spread(Protocol):
+    """`in_order`, or what fetches the files of each task first. Tasks are handfuls of paths or cuts; the results laid
+    end to end are those of the tasks laid end to end."""
+
+    def __call__(
+        self, function: Callable[[list[Task]], list[Result]], tasks: Iterable[list[Task]], workers: int
+    ) -> Generator[list[Result], None, None]: ...
 
 
 def headers(paths: list[Path]) -> list[Header | str]:
@@ -130,6 +141,15 @@ def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], workers:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who works: so many processes, how tasks come to them, and who is told how far they are."""
+
+    workers: int
+    progress: Progress
+    spread: Spread = in_order
 
 
 def _enter() -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_train import label, samples, tables
+from dist_train.bucket import remote
+from dist_train.clouds import spoken
 from dist_train.row import SPLITS
 from dist_train.scan import split_name
 from dist_train.shards import ShardSet, open_set
@@ -67,6 +69,10 @@ def read(path: str | Path, group: str | None = None) -> Ledger:
         return of_table(Path(path), group)
     if group is not None:
         raise ValueError(f"--group {group}: shards have no columns; their groups were settled when they were packed")
+    if remote(path):
+        raise ValueError(
+            f"{spoken(str(path))}: is audited where it lies on a disk: copy or mount the shards, name that"
+        )
     return of_shards(open_set(path))
 
 
@@ -163,7 +169,7 @@ def records(one: ShardSet) -> list[dict[str, Any]]:
     ends = np.cumsum(counts).tolist()
     for name, count, end in zip(one.names, counts.tolist(), ends, strict=True):
         place = {one.key(row): row for row in range(end - count, end)}
-        with (one.root / name).open("rb") as file:
+        with Path(one.file(name)).open("rb") as file:
             for member in walk(file):
                 key, suffix = split_name(member.name) or ("", "")
                 if suffix == "json" and key in place and isinstance(member, Member) and member.size <= MAX_RECORD:

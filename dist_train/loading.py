@@ -1,32 +1,31 @@
-"""A packing list -> tars in a folder, each whole or absent.
+"""A packing list -> tars at a desk, each whole or absent.
 
-    DEST/.packing/plan.json            what is being packed: another plan in the same folder is refused
     DEST/.packing/shard-000003.part    the tar being written
     DEST/.packing/shard-000003.json    what went into it; written before
     DEST/shard-000003.tar              the part under its name: from now on it is kept
 
-So a packing that was killed anywhere starts again at the first shard that is not there.
+So a packing that was killed anywhere starts again at the first shard that is not there. In a store the record comes
+last, with the tag of the tar that it is of.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from dist_train import jobs
-from dist_train.disk import writable
-from dist_train.jobs import Coding, Cut, Encoded
+from dist_train import disk, jobs, scanned, scratch
+from dist_train.claim import shard_name
+from dist_train.desk import AT_ONCE, Desk
+from dist_train.jobs import Coding, Crew, Cut, Encoded
 from dist_train.packlist import Item, Packlist
-from dist_train.row import INDEX
+from dist_train.part import WORK, read
+from dist_train.scan import scan
+from dist_train.scanned import State
 
-WORK, PLAN, LOCK = ".packing", "plan.json", "lock"
 CHUNK_BYTES, CHUNK_CLIPS = 1 << 22, 64
 SPARE = 1 << 20  # bytes that a disk should have left
 
@@ -45,78 +44,65 @@ class Loaded:
     kept: bool = False
 
 
-def name(number: int) -> str:
-    """A shard's file name."""
-    return f"shard-{number:06d}.tar"
+@dataclass(frozen=True)
+class Keep:
+    """What a tar is scanned for, right after it was written."""
 
-
-def foreign(dest: Path) -> None:
-    """ValueError where a folder holds shards that no packing list stands beside, or is no folder."""
-    if dest.exists() and not dest.is_dir():
-        raise ValueError(f"{dest}: is a file; name a folder for the shards")
-    if dest.is_dir() and not (dest / WORK / PLAN).is_file() and any([*dest.glob("*.tar"), *dest.glob(INDEX)]):
-        raise ValueError(f"{dest}: holds shards that are not of this packing; name an empty folder")
-
-
-@contextmanager
-def claimed(dest: Path, packlist: Packlist, options: dict[str, Any]) -> Iterator[None]:
-    """The folder with its plan, locked. ValueError where another process packs there, or another plan lies there."""
-    foreign(dest)
-    writable(dest)
-    (dest / WORK).mkdir(exist_ok=True)
-    try:
-        with filelock.FileLock(dest / WORK / LOCK, timeout=0):
-            _agree(dest, packlist, options)
-            yield
-    except filelock.Timeout:
-        raise ValueError(f"{dest}: another process is packing into it; wait for it or name another folder") from None
-
-
-def _agree(dest: Path, packlist: Packlist, options: dict[str, Any]) -> None:
-    path = dest / WORK / PLAN
-    ours = {"digest": packlist.digest, "shards": len(packlist.shards), "options": options}
-    if not path.is_file():
-        write_whole(path, json.dumps(ours, indent=1).encode())
-        return
-    theirs = _json(path)
-    changed = [
-        f"{option} was {theirs.get('options', {}).get(option)!r}, is {value!r}"
-        for option, value in options.items()
-        if theirs.get("options", {}).get(option) != value
-    ]
-    if changed or theirs.get("digest") != packlist.digest:
-        reason = "; ".join(changed) or "the recordings or their labels have changed since"
-        raise ValueError(f"{dest}: holds another packing ({reason}); name another folder, or delete this one")
-    strangers = {path.name for path in dest.glob("*.tar")} - {name(number) for number in range(len(packlist.shards))}
-    if strangers:
-        raise ValueError(f"{dest / min(strangers)}: is not of this packing; move it elsewhere")
+    classes: list[str]
+    frame_rate: int
 
 
 def load(
-    dest: Path, packlist: Packlist, coding: Coding, workers: int, progress: Callable[[int, int], None]
+    desk: Desk, packlist: Packlist, numbers: Sequence[int], coding: Coding, crew: Crew, keep: Keep | None
 ) -> list[Loaded]:
-    """Write the shards that are not there yet; progress: (clips done, clips in all). ValueError for a full disk."""
-    loaded = [_finished(dest, number) for number in range(len(packlist.shards))]
-    todo = [number for number, there in enumerate(loaded) if there is None]
-    _room(dest, sum(item.size for number in todo for item in packlist.shards[number]), coding)
-    total = sum(map(len, packlist.shards))
+    """Write those shards of the numbers that are not there yet. ValueError for a full disk.
+
+    keep: scan each tar and keep what was found (always, where the desk is a store's).
+    """
+    tars = desk.tars()
+    desk.fetch(record for number in numbers if (record := f"{WORK}/{_stem(number)}.json") in desk.there)
+    loaded = {number: _finished(desk, tars, number) for number in numbers}
+    todo = [number for number, there in loaded.items() if there is None]
+    _room(desk, [sum(item.size for item in packlist.shards[number]) for number in todo], coding)
+    total = sum(len(packlist.shards[number]) for number in numbers)
     done = total - sum(len(packlist.shards[number]) for number in todo)
-    progress(done, total)
+    crew.progress("packing", done, total)
     cuts = (chunk for number in todo for chunk in _chunks(packlist.shards[number]))
-    results = jobs.in_order(partial(jobs.encode_all, coding=coding), cuts, workers if todo else 1)
+    results = crew.spread(partial(jobs.encode_all, coding=coding), cuts, crew.workers if todo else 1)
     flat = (encoded for chunk in results for encoded in chunk)
     try:
         for number in todo:
             items = packlist.shards[number]
-            loaded[number] = _write(dest, number, zip(items, flat, strict=False), partial(_tick, progress, done, total))
+            made = _write(desk, number, zip(items, flat, strict=False), partial(_tick, crew, done, total))
+            loaded[number] = made
+            if keep is not None:
+                desk.later(partial(_shelve, desk, number, made, keep))
             done += len(items)
+        desk.finish()
     finally:
         results.close()
-    return [there for there in loaded if there is not None]
+    return [there for there in loaded.values() if there is not None]
 
 
-def _tick(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)
+def _shelve(desk: Desk, number: int, loaded: Loaded, keep: Keep) -> None:
+    """Keep the scan of a shard; where the desk is a store's, send the shard, its scan and last its record."""
+    tar, record, kept = shard_name(number), f"{WORK}/{_stem(number)}.json", f"{WORK}/{_stem(number)}.scan"
+    tag = ""
+    if loaded.bytes:
+        found = scan(desk.root / tar, keep.classes, frozenset(), keep.frame_rate)
+        state = desk.send(tar)
+        tag = state[1]
+        if not found.damage:
+            key = scanned.key(keep.classes, (), keep.frame_rate)
+            write_whole(desk.root / kept, scanned.dump(found, key, state))
+            desk.put(kept)
+    if desk.bucket is not None:
+        write_whole(desk.root / record, json.dumps(_record(loaded) | {"tag": tag}).encode())
+        desk.put(record)
+
+
+def _tick(crew: Crew, before: int, total: int, done: int) -> None:
+    crew.progress("packing", before + done, total)
 
 
 def _chunks(items: list[Item]) -> Iterator[list[Cut]]:
@@ -133,38 +119,56 @@ def _chunks(items: list[Item]) -> Iterator[list[Cut]]:
         yield chunk
 
 
-def _room(dest: Path, needed: int, coding: Coding) -> None:
-    free = shutil.disk_usage(dest).free
-    if needed * (0.5 if coding.codec == "flac" else 1) + SPARE > free:
-        raise ValueError(f"{dest}: the shards take about {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free")
+def _room(desk: Desk, sizes: Sequence[int], coding: Coding) -> None:
+    """ValueError where the disk is too small: for all shards, or for those that wait to be sent."""
+    share = 0.5 if coding.codec == "flac" else 1
+    if desk.bucket is None:
+        free, needed = shutil.disk_usage(desk.root).free, sum(sizes) * share
+        if needed + SPARE > free:
+            text = f"the shards take about {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free"
+            raise ValueError(f"{desk.said}: {text}")
+    elif sizes:
+        waiting = min(len(sizes), AT_ONCE + 1)
+        scratch.room(int(max(sizes) * share * waiting) + SPARE, "the shards that wait to be sent")
 
 
-def _finished(dest: Path, number: int) -> Loaded | None:
+def _stem(number: int) -> str:
+    return shard_name(number).removesuffix(".tar")
+
+
+def _finished(desk: Desk, tars: Mapping[str, State], number: int) -> Loaded | None:
     """What a shard holds that is already there, whole."""
-    record, tar = dest / WORK / f"{name(number)[:-4]}.json", dest / name(number)
+    record = desk.root / WORK / f"{_stem(number)}.json"
     if not record.is_file():
         return None
-    fields = _json(record)
-    if fields["bytes"] != (tar.stat().st_size if tar.is_file() else 0):
+    fields = read(record)
+    size, tag = tars.get(shard_name(number), (0, ""))
+    if fields["bytes"] != size or (desk.bucket is not None and fields.get("tag") != tag):
         return None
     left_out = {int(place): reason for place, reason in fields["left_out"].items()}
     trimming = {"untrimmed": fields.get("untrimmed", []), "trimmed": fields.get("trimmed", 0.0)}
     return Loaded(fields["bytes"], fields["seconds"], left_out, fields["short"], **trimming, kept=True)
 
 
-def _write(dest: Path, number: int, clips: Iterator[tuple[Item, Encoded]], progress: Callable[[int], None]) -> Loaded:
-    part, tar = dest / WORK / f"{name(number)[:-4]}.part", dest / name(number)
+def _record(loaded: Loaded) -> dict[str, Any]:
+    return {key: value for key, value in asdict(loaded).items() if key != "kept"}
+
+
+def _write(desk: Desk, number: int, clips: Iterator[tuple[Item, Encoded]], progress: Callable[[int], None]) -> Loaded:
+    part, tar = desk.root / WORK / f"{_stem(number)}.part", desk.root / shard_name(number)
     try:
         loaded = _write_part(part, clips, progress)
-        record = {key: value for key, value in asdict(loaded).items() if key != "kept"}
-        write_whole(part.with_suffix(".json"), json.dumps(record).encode())
+        write_whole(part.with_suffix(".json"), json.dumps(_record(loaded)).encode())
         if loaded.bytes:
             part.replace(tar)
-            _sync_folder(dest)
+            disk.sync(desk.root)
     except OSError as error:
-        free = shutil.disk_usage(dest).free / 1e9
-        reason = f"{error.strerror} ({free:.2f} GB free); make room"
-        raise ValueError(f"{tar}: cannot be written: {reason} and run the same command again to go on") from None
+        if error.errno is None:  # of a store
+            raise
+        place = tar if desk.bucket is None else scratch.place()
+        remedy = "make room" if desk.bucket is None else "make room, or set TMPDIR to another disk,"
+        reason = f"{error.strerror} ({shutil.disk_usage(desk.root).free / 1e9:.2f} GB free); {remedy}"
+        raise ValueError(f"{place}: cannot be written: {reason} and run the same command again to go on") from None
     finally:
         part.unlink(missing_ok=True)
     return loaded
@@ -204,21 +208,3 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name != "posix":  # a folder cannot be opened elsewhere
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        fields: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError:
-        raise ValueError(f"{path}: is damaged; delete the folder {path.parent.parent} and pack again") from None
-    return fields

@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dist_train import layouts, loading, trim
+from dist_train import claim, layouts, trim
+from dist_train.bucket import remote
 from dist_train.coding import CODECS
+from dist_train.part import WHOLE, Part
+from dist_train.remote import PATIENCE
 from dist_train.trim import Trim
 
 
 @dataclass(frozen=True)
 class Options:
     """What `tools/make_shards.py pack --help` lists. folds: None makes 5 where the source has neither folds nor splits,
-    0 makes none. workers: processes, None for one a core."""
+    0 makes none. workers: processes, None for one a core. patience: seconds that a store may be down."""
 
     layout: str = "auto"
     sample_rate: int = 16000
@@ -30,6 +33,8 @@ class Options:
     trim_limit: float | None = None
     features: Path | None = None
     feature_type: str = "float32"
+    part: Part = WHOLE
+    patience: float = PATIENCE
 
     def trimming(self) -> Trim | None:
         """What is cut away, with the usual limit where none is given."""
@@ -44,7 +49,7 @@ class Options:
         trimming = {"trim": cut and cut.kind, "trim_limit": cut and cut.limit}
         return {name: getattr(self, name) for name in names} | trimming
 
-    def check(self, source: Path, dest: Path) -> None:
+    def check(self, source: Path | str, dest: Path | str) -> None:
         """ValueError for an option out of range, and for a destination that cannot be."""
         bounds = {
             "sample_rate": (1000, 384000),
@@ -67,6 +72,15 @@ class Options:
         if not 0 <= self.min_seconds < float("inf"):
             raise ValueError(f"--min-seconds {self.min_seconds}: is not 0 or more")
         trim.check(self.trim, self.trim_limit, self.codec)
-        if source.is_dir() and dest.resolve().is_relative_to(source.resolve()):
-            raise ValueError(f"{dest}: lies inside the source {source}; name a folder elsewhere")
-        loading.foreign(dest)
+        if not 0 < self.patience < float("inf"):
+            raise ValueError(f"--patience {self.patience}: is no number of seconds above 0")
+        if _inside(source, dest):
+            raise ValueError(f"{dest}: lies inside the source {source}; name a place elsewhere")
+        if not remote(dest):
+            claim.foreign(Path(dest))
+
+
+def _inside(source: Path | str, dest: Path | str) -> bool:
+    if remote(source) or remote(dest):
+        return f"{dest}".rstrip("/").startswith(f"{source}".rstrip("/"))
+    return Path(source).is_dir() and Path(dest).resolve().is_relative_to(Path(source).resolve())

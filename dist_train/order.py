@@ -204,11 +204,26 @@ class Order:
             position += run
         return np.concatenate(pieces)
 
+    def line(self, epoch: int) -> Line:
+        """The shards of an epoch, lanes and windows."""
+        return self._line(epoch)
+
+    @property
+    def rounds(self) -> int:
+        """Full turns through all lanes in an epoch; one lane needs none: all of it is what it has left."""
+        return len(self) // self.lanes // self.micro_batch if self.lanes > 1 else 0
+
+    def positions(self, epoch: int, lane: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where places of the line, all in one lane, come in the stream: the inverse of what `ids` walks."""
+        block, rounds = self.micro_batch, self.rounds
+        turn, inside = np.divmod(places - self._cuts[lane], block)
+        after = places + (self.lanes - lane - 1) * rounds * block  # behind the rounds and what earlier lanes had left
+        return epoch * len(self) + np.where(turn < rounds, (turn * self.lanes + lane) * block + inside, after)
+
     def _walk(self, offset: int) -> tuple[int, int, int]:
         """An epoch's offset -> its lane, its place on the line, and how many samples the lane goes on from there."""
         lanes, block, cuts = self.lanes, self.micro_batch, self._cuts
-        # The shortest lane has N // lanes samples. One lane needs no turns: all of it is what it has left.
-        rounds = len(self) // lanes // block if lanes > 1 else 0
+        rounds = self.rounds  # the shortest lane has N // lanes samples
         if offset < rounds * lanes * block:
             index, inside = divmod(offset, block)
             turn, lane = divmod(index, lanes)

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dist_train import classes, folds, index, jobs, layouts, loading, packlist, shards
-from dist_train.jobs import Coding
-from dist_train.loading import Loaded
+from dist_train import classes, desk, disk, folds, index, indexing, intake, jobs, layouts, loading, packlist
+from dist_train.claim import claimed, shard_name
+from dist_train.desk import Desk
+from dist_train.indexing import list_left_out
+from dist_train.jobs import Coding, Crew, Progress
+from dist_train.loading import Keep, Loaded
 from dist_train.options import Options
-from dist_train.packlist import Packlist
+from dist_train.packlist import Item, Packlist
+from dist_train.part import WHOLE, WORK, Part
 from dist_train.recordings import Header
 from dist_train.row import CLASSES, FEATURES
 from dist_train.samples import Sample
@@ -29,11 +33,8 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 MAX_UNREADABLE = 0.01
-LEFT_OUT = "left_out.tsv"
 HANDFUL = 64  # files a task: a header takes less time than a message
 
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, of how many)."""
 Say = Callable[[str], None]
 """Called with a line for people."""
 Clip = tuple[Sample, Header]
@@ -43,14 +44,16 @@ Result = TypeVar("Result")
 @dataclass
 class Report:
     """What was packed. unreadable: (clip, reason); short: clips under min_seconds; untrimmed: clips kept whole, for
-    trimming found nothing to keep in them; trimmed: seconds cut away; kept: shards that were there before; indexed:
-    False if too many recordings were unreadable."""
+    trimming found nothing to keep in them; trimmed: seconds cut away; kept: shards that were there before; of: shards
+    of all parts. sound: not too many recordings were unreadable; indexed: sound, and not a part of a packing."""
 
-    dest: Path
+    dest: str
     layout: str
+    classes: dict[str, int] = field(default_factory=dict)
+    part: Part = WHOLE
+    of: int = 0
     clips: int = 0
     seconds: float = 0.0
-    classes: dict[str, int] = field(default_factory=dict)
     folds: dict[int, int] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
     shards: int = 0
@@ -61,53 +64,83 @@ class Report:
     untrimmed: list[str] = field(default_factory=list)
     trimmed: float = 0.0
     elapsed: float = 0.0
+    sound: bool = False
     indexed: bool = False
 
 
 def pack(
-    source: Path,
-    dest: Path,
+    source: Path | str,
+    dest: Path | str,
     options: Options,
     progress: Progress = lambda stage, done, total: None,
     say: Say = lambda line: None,
 ) -> Report:
-    """Pack `source` into `dest` and index it.
+    """Pack `source` into `dest` and index it; a part of it with `options.part`, which `index` then merges.
 
     ValueError, one line: bad options, table rows, files or classes; a folder that holds something else; a full disk.
-    With more than 1 % of the clips unreadable everything else is packed, but not indexed: Report.indexed is False.
+    PermissionError, Unreachable: of a store. With more than 1 % of the clips unreadable everything else is packed, but
+    not indexed: Report.indexed is False.
     """
     begun = time.monotonic()
-    source, dest = Path(source), Path(dest)
     options.check(source, dest)
     workers, recipe = options.workers or index.cores(), None
     if options.features is not None:
         recipe, options = _recipe(options)
-    found = layouts.read(source, options.layout, options.group, options.group_regex, tuple(options.where))
+    with (
+        desk.opened(dest, options.patience) as place,
+        intake.opened(source, options.patience, options.part.whole, say) as (root, spread),
+    ):
+        crew = Crew(workers, progress, spread)
+        report = _pack(source, root, place, options, recipe, crew, say)
+    report.elapsed = time.monotonic() - begun
+    return report
+
+
+def _pack(
+    source: Path | str,
+    root: Path,
+    place: Desk,
+    options: Options,
+    recipe: "Recipe | None",
+    crew: Crew,
+    say: Say,
+) -> Report:
+    """`root`: where the source lies, or is mirrored."""
+    found = layouts.read(root, options.layout, options.group, options.group_regex, tuple(options.where))
     names = classes.read(options.classes) if options.classes else None
     samples, ordered, notes = classes.choose(found.samples, names)
     if names is None and found.classes is not None:
         ordered = found.classes
     for line in (f"{source}: read as layout {found.layout}", *found.notes, *notes):
-        say(line)
-    report = Report(dest, found.layout, classes=dict.fromkeys(ordered, 0))
-    clips = list(_usable(samples, options, workers, report, progress))
-    clips = _with_folds(clips, options, workers, progress, say)
+        say(line.replace(str(root), str(source)))
+    report = Report(place.said, found.layout, dict.fromkeys(ordered, 0), part=options.part)
+    clips = list(_usable(samples, options, report, crew))
+    clips = _with_folds(clips, options, crew, say)
     form = (options.codec, options.sample_rate, options.channels)
     if recipe is not None:
         form = (recipe.kind, recipe.stored.rate, recipe.stored.bins)
     wanted = packlist.build(clips, *form, int(options.shard_mb * (1 << 20)))
+    report.of = len(wanted.shards)
     made = {} if recipe is None else {"features": recipe.stored.record(), "feature_type": recipe.kind}
-    with loading.claimed(dest, wanted, options.coding() | {"classes": list(ordered)} | made):
+    with claimed(place, wanted, options.coding() | {"classes": list(ordered)} | made, options.part):
         if recipe is not None:
-            loading.write_whole(dest / FEATURES, recipe.record())
-        coding = Coding(
-            options.codec, options.sample_rate, options.channels, options.min_seconds, options.trimming(), recipe
-        )
-        loaded = loading.load(dest, wanted, coding, workers, lambda done, total: progress("packing", done, total))
-        _count(report, wanted, loaded)
-        _finish(report, workers, progress)
-    report.elapsed = time.monotonic() - begun
+            _lay(place, FEATURES, recipe.record(), options.part)
+        _load(report, place, wanted, options, recipe, crew)
     return report
+
+
+def _load(report: Report, place: Desk, wanted: Packlist, options: Options, recipe: "Recipe | None", crew: Crew) -> None:
+    """Our shards, and what lies beside them."""
+    coding = Coding(
+        options.codec, options.sample_rate, options.channels, options.min_seconds, options.trimming(), recipe
+    )
+    numbers, keep = options.part.own(range(len(wanted.shards))), None
+    if not options.part.whole or place.bucket is not None:
+        keep = Keep(list(report.classes), index.read_features(place.root)["rate"])
+    report.unreadable, report.short = options.part.own(report.unreadable), options.part.own(report.short)
+    loaded = loading.load(place, wanted, numbers, coding, crew, keep)
+    _count(report, [wanted.shards[number] for number in numbers], loaded)
+    _finish(report, place, numbers, loaded, crew)
 
 
 def _recipe(options: Options) -> tuple["Recipe", Options]:
@@ -120,12 +153,18 @@ def _recipe(options: Options) -> tuple["Recipe", Options]:
     return recipe, dataclasses.replace(options, **recipe.settles(given))
 
 
-def _usable(
-    samples: Sequence[Sample], options: Options, workers: int, report: Report, progress: Progress
-) -> Iterator[Clip]:
+def _lay(place: Desk, name: str, data: bytes, own: Part) -> None:
+    """A file beside the shards that all parts write alike, perhaps at one time: each under a name of its own first."""
+    made = place.root / WORK / f"{name}-{own.number}"
+    loading.write_whole(made, data)
+    made.replace(place.root / name)
+    place.put(name)
+
+
+def _usable(samples: Sequence[Sample], options: Options, report: Report, crew: Crew) -> Iterator[Clip]:
     """The samples with readable headers that are long enough; the others go to the report."""
     paths = list(dict.fromkeys(sample.path for sample in samples))
-    heads = dict(zip(paths, _spread(jobs.headers, paths, workers, "headers", progress), strict=True))
+    heads = dict(zip(paths, _spread(jobs.headers, paths, "headers", crew), strict=True))
     if options.codec == "original":
         _whole(samples)
     used = 0
@@ -153,7 +192,7 @@ def _whole(samples: Sequence[Sample]) -> None:
             raise ValueError(f"{where}: shards hold no {sample.path.suffix} files; pack with another --codec")
 
 
-def _with_folds(clips: list[Clip], options: Options, workers: int, progress: Progress, say: Say) -> list[Clip]:
+def _with_folds(clips: list[Clip], options: Options, crew: Crew, say: Say) -> list[Clip]:
     """The clips with folds, made if the source brings neither folds nor splits or if they are asked for."""
     given = sum(sample.fold is not None for sample, _ in clips)
     if given and options.folds:
@@ -164,7 +203,7 @@ def _with_folds(clips: list[Clip], options: Options, workers: int, progress: Pro
         return clips
     k = options.folds or FOLDS
     names, labels = [sample.name for sample, _ in clips], [sample.labels for sample, _ in clips]
-    equal = _digests(clips, workers, progress)
+    equal = _digests(clips, crew)
     bonds = [
         [("file", sample.path), *([("group", sample.group)] if sample.group else []), *equal.get(sample.path, [])]
         for sample, _ in clips
@@ -178,31 +217,29 @@ def _with_folds(clips: list[Clip], options: Options, workers: int, progress: Pro
     ]
 
 
-def _digests(clips: list[Clip], workers: int, progress: Progress) -> dict[Path, list[tuple[str, bytes]]]:
+def _digests(clips: list[Clip], crew: Crew) -> dict[Path, list[tuple[str, bytes]]]:
     """A bond for each file that another has the size of: files of different sizes are different."""
     sizes = {sample.path: head.bytes for sample, head in clips}
     often = Counter(sizes.values())
     paths = [path for path, size in sizes.items() if often[size] > 1]
-    found = _spread(jobs.digests, paths, workers, "digests", progress)
+    found = _spread(jobs.digests, paths, "digests", crew)
     return {path: [("bytes", digest)] for path, digest in zip(paths, found, strict=True)}
 
 
-def _spread(
-    job: Callable[[list[Path]], list[Result]], paths: list[Path], workers: int, stage: str, progress: Progress
-) -> list[Result]:
+def _spread(job: Callable[[list[Path]], list[Result]], paths: list[Path], stage: str, crew: Crew) -> list[Result]:
     """`job` over all paths by handfuls; few of them are not worth a process."""
     handfuls = [paths[start : start + HANDFUL] for start in range(0, len(paths), HANDFUL)]
     results: list[Result] = []
-    for part in jobs.in_order(job, handfuls, workers if len(paths) > 100 * HANDFUL else 1):
+    for part in crew.spread(job, handfuls, crew.workers if len(paths) > 100 * HANDFUL else 1):
         results += part
-        progress(stage, len(results), len(paths))
+        crew.progress(stage, len(results), len(paths))
     return results
 
 
-def _count(report: Report, wanted: Packlist, loaded: list[Loaded]) -> None:
+def _count(report: Report, shards: list[list[Item]], loaded: list[Loaded]) -> None:
     """Add up what the shards hold."""
     fold, split = Counter[int](), Counter[str]()
-    for items, shard in zip(wanted.shards, loaded, strict=True):
+    for items, shard in zip(shards, loaded, strict=True):
         report.shards += shard.bytes > 0
         report.kept += shard.kept
         report.bytes += shard.bytes
@@ -219,30 +256,24 @@ def _count(report: Report, wanted: Packlist, loaded: list[Loaded]) -> None:
             fold.update([] if sample.fold is None else [sample.fold])
             split.update([sample.split] if sample.split else [])
     report.folds, report.splits = dict(sorted(fold.items())), dict(sorted(split.items()))
-    if not report.clips:
+    if shards and not report.clips:
         raise ValueError(f"{report.dest}: no recording could be decoded; the first, {': '.join(report.unreadable[0])}")
 
 
-def _finish(report: Report, workers: int, progress: Progress) -> None:
-    """Class list, list of what is left out, index."""
-    loading.write_whole(report.dest / CLASSES, "".join(f"{name}\n" for name in report.classes).encode())
-    lines = [f"{name}\t{reason}\n" for name, reason in sorted([*report.unreadable, *report.short])]
-    if lines:
-        loading.write_whole(report.dest / LEFT_OUT, "".join(lines).encode())
-    else:
-        (report.dest / LEFT_OUT).unlink(missing_ok=True)
+def _finish(report: Report, place: Desk, numbers: list[int], loaded: list[Loaded], crew: Crew) -> None:
+    """Class list, list of what is left out; index, or the part's own record."""
+    _lay(place, CLASSES, "".join(f"{name}\n" for name in report.classes).encode(), report.part)
     total = report.clips + len(report.unreadable) + len(report.short)
-    if len(report.unreadable) > MAX_UNREADABLE * total:
+    sound = len(report.unreadable) <= MAX_UNREADABLE * total
+    left_out = sorted([*report.unreadable, *report.short])
+    if not report.part.whole:
+        shards = [shard_name(number) for number, shard in zip(numbers, loaded, strict=True) if shard.bytes]
+        name = f"{WORK}/{report.part.file('done')}"
+        disk.replace_json(place.root / name, {"shards": shards, "left_out": left_out})
+        place.put(name)
+        report.sound = sound
         return
-    report.indexed = True
-    if report.kept == report.shards and _is_indexed(report.dest):
-        return
-    shards.build(report.dest, workers, lambda done, of: progress("index", done, of))
-
-
-def _is_indexed(dest: Path) -> bool:
-    try:
-        shards.open_set(dest)
-    except ValueError:
-        return False
-    return True
+    list_left_out(place, left_out)
+    report.sound = report.indexed = sound
+    if sound and not (report.kept == report.shards and indexing.indexed(place)):
+        indexing.write(place, crew.workers, lambda done, of: crew.progress("index", done, of))

@@ -8,8 +8,10 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from dist_train.recordings import Header
@@ -48,10 +50,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Packlist:
-    """`shards[i]` are the items of shard i in order; `digest` names the list, the files' state and the coding."""
+    """`shards[i]` are the items of shard i in order; `digest` names the list and the files' state, `content` the same
+    but for the times of the files' changes, which are not the same on all machines."""
 
     shards: list[list[Item]]
     digest: str
+    content: str = ""
 
 
 def build(clips: list[tuple[Sample, Header]], codec: str, rate: int, channels: int, shard_bytes: int) -> Packlist:
@@ -70,7 +74,9 @@ def build(clips: list[tuple[Sample, Header]], codec: str, rate: int, channels: i
     shards: list[list[Item]] = [[] for _ in range(count)]
     for item, end in zip(items, ends, strict=True):
         shards[(end - 1) * count // ends[-1]].append(item)
-    return Packlist([shard for shard in shards if shard], _digest(items, clips))
+    states = {sample.path: (head.bytes, head.changed) for sample, head in clips}
+    sizes = {path: state[:1] for path, state in states.items()}
+    return Packlist([shard for shard in shards if shard], _digest(items, states), _digest(items, sizes))
 
 
 def key(sample: Sample) -> str:
@@ -105,9 +111,8 @@ def _distinct(items: list[Item]) -> None:
             raise ValueError(f"{item.sample.path}: gets the same key as {first.sample.path} ({item.key}); rename one")
 
 
-def _digest(items: list[Item], clips: list[tuple[Sample, Header]]) -> str:
+def _digest(items: list[Item], states: Mapping[Path, tuple[int, ...]]) -> str:
     """Hash of each clip in order, with its file's state, and of the shards' sizes."""
-    states = {sample.path: (head.bytes, head.changed) for sample, head in clips}
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.key, item.size, *states[item.sample.path]]).encode() + item.record())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call
 
-from dist_train import checkpoint, models, objective, order, packed, scores
+from dist_train import checkpoint, models, objective, order, packed, scores, source
 from dist_train import config as configuration
 from dist_train.encoders import encoded
 from dist_train.evaluate import clip_windows, evaluate
@@ -29,7 +29,6 @@ from dist_train.scores import Scores
 from dist_train.settings import Config
 from dist_train.speed import device_peak
 from dist_train.step import SHARED, Step
-from dist_train.storage import Files
 from dist_train.view import View
 from dist_train.world import World, mixed_precision
 
@@ -100,11 +99,13 @@ class Parts:
         view, world = self.views.train, self.world
         ids = np.unique(np.linspace(0, len(view) - 1, min(len(view), _MEASURED)).astype(np.int64))
         mine = ids[len(ids) * world.rank // world.size : len(ids) * (world.rank + 1) // world.size]
-        reader = Reader(Files(view.files), clip_windows(view, mine, self.config), self.config.data.threads, 4, False)
+        files = source.of_view(view, self.config)
+        reader = Reader(files, clip_windows(view, mine, self.config), self.config.data.threads, 4, False)
         try:
             return statistics(world.add(self.front.sums(reader)))
         finally:
             reader.close()
+            files.close()
 
     def payload(self, sums: torch.Tensor) -> dict[str, Any]:
         """All that a checkpoint holds, plain tensors and numbers. `sums`: of all ranks, since the last log line."""

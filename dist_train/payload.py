@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dist_train import memory
 from dist_train.compressed import decode
 from dist_train.row import BYTES, CODECS
-from dist_train.storage import Files
+from dist_train.storage import Source
 
 ALIGN = 64
 OWN = ("position", "id", "label", "weight")  # what a mended row keeps of its own
@@ -90,7 +90,7 @@ class Buffer:
 class Payload:
     """One request on its way to a RawBatch: `read` the rows of `order`, in any portions and threads, then `mend`."""
 
-    def __init__(self, request: NDArray[Any], buffer: Buffer, files: Files) -> None:
+    def __init__(self, request: NDArray[Any], buffer: Buffer, files: Source) -> None:
         self.plan, self.buffer, self.files = request.copy(), buffer, files
         plan = self.plan
         first, count, codec = plan["first"], plan["count"], plan["codec"]
@@ -104,7 +104,7 @@ class Payload:
         self.bytes = buffer.reserve(len(plan) * self.row_bytes)
         self.low = np.arange(len(plan)) * self.row_bytes + (self.start - first) * width
         self.high = self.low + (self.stop - self.start) * width
-        self.offset = plan["offset"].astype(np.int64) + self.start * width
+        self.offset = plan["offset"].astype(np.int64) + np.where(self.pcm, self.start * width, 0)
         refused = (width == 0) | (self.pcm & (frames * width > size))
         if refused.any():
             self.bad = {row: _refusal(plan[row]) for row in refused.nonzero()[0].tolist()}
@@ -113,33 +113,31 @@ class Payload:
         self.order = rows[((self.stop > self.start) & ~refused)[rows]]
 
     def read(self, begin: int, end: int) -> None:
-        """Read the rows order[begin:end]."""
+        """Read the rows order[begin:end], all at once; decode the compressed ones."""
         rows = self.order[begin:end]
-        pcm = self.pcm[rows]
-        if pcm.any():
-            self._read_pcm(rows[pcm])
-        for row in rows[~pcm].tolist():
-            try:
-                self._read_compressed(row)
-            except (OSError, ValueError) as error:
-                self.bad[row] = str(error)
-
-    def _read_pcm(self, rows: NDArray[np.intp]) -> None:
-        places = zip(self.low[rows].tolist(), self.high[rows].tolist(), strict=True)
-        buffers = [self.bytes[low:high] for low, high in places]
-        numbers, codecs = rows.tolist(), self.plan["codec"][rows].tolist()
+        numbers, pcm = rows.tolist(), self.pcm[rows].tolist()
+        places = zip(self.low[rows].tolist(), self.high[rows].tolist(), self.plan["size"][rows].tolist(), strict=True)
+        buffers = [
+            self.bytes[low:high] if plain else memoryview(bytearray(size))
+            for plain, (low, high, size) in zip(pcm, places, strict=True)
+        ]
         failed = self.files.read_rows(self.plan["file"][rows].tolist(), self.offset[rows].tolist(), buffers)
         self.bad.update({numbers[index]: str(error) for index, error in failed.items()})
+        codecs = self.plan["codec"][rows].tolist()
         for index, codec in enumerate(codecs if not FLOATS.keys().isdisjoint(codecs) else ()):
             if codec in FLOATS and not np.isfinite(np.frombuffer(buffers[index], FLOATS[codec])).all():
                 self.bad.setdefault(numbers[index], "it holds samples that are not finite")
+        for index in () if all(pcm) else (~self.pcm[rows]).nonzero()[0].tolist():
+            if index not in failed:
+                self._decode(numbers[index], buffers[index])
 
-    def _read_compressed(self, row: int) -> None:
-        one = self.plan[row]
-        payload = bytearray(int(one["size"]))
-        self.files.read_into(int(one["file"]), int(one["offset"]), memoryview(payload))
-        span = int(self.start[row]), int(self.stop[row])
-        frames = decode(payload, int(one["codec"]), *span, int(one["channels"]), int(one["rate"]))
+    def _decode(self, row: int, payload: memoryview) -> None:
+        one, span = self.plan[row], (int(self.start[row]), int(self.stop[row]))
+        try:
+            frames = decode(payload, int(one["codec"]), *span, int(one["channels"]), int(one["rate"]))
+        except (OSError, ValueError) as error:
+            self.bad[row] = str(error)
+            return
         self.bytes[self.low[row] : self.high[row]] = frames.reshape(-1).view(np.uint8).data
 
     def mend(self) -> tuple[torch.Tensor, list[tuple[int, str]]]:

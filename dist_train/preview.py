@@ -26,17 +26,18 @@ from dist_train.recordings import Unreadable, open_cut
 from dist_train.row import CODECS
 from dist_train.settings import Augment, Config
 from dist_train.shards import open_set
-from dist_train.storage import Files
+from dist_train.source import source
 from dist_train.view import VIEW_ROW, choose
 from dist_train.window import train_windows
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip's bytes in a file, its row as a view has it, and its (16,) levels in time."""
+    """A clip's bytes in a file or object of `bytes` bytes, its row as a view has it, and its (16,) levels in time."""
 
     name: str
-    file: Path
+    file: Path | str
+    bytes: int
     row: NDArray[np.void]
     activity: NDArray[np.uint8]
 
@@ -67,23 +68,23 @@ def recording(path: Path, folder: Path) -> Clip:
     row = np.zeros(1, VIEW_ROW)
     row["size"], row["frames"], row["channels"] = sound.nbytes, len(sound), sound.shape[1]
     row["rate"], row["codec"], row["rms"] = rate, CODECS.F32, rms
-    return Clip(path.stem, file, row, activity[None])
+    return Clip(path.stem, file, sound.nbytes, row, activity[None])
 
 
 def packed(key: str, shards: Sequence[str]) -> Clip:
     """The clip of that key in the first set that has it. ValueError where none has."""
     for folder in shards:
         try:
-            one = open_set(Path(folder))
+            one = open_set(folder)
         except ValueError as error:
             raise ValueError(f"{key}: there is no such recording; as a clip's key, {error}") from None
         found = next((row for row in range(len(one)) if one.key(row) == key), None)
         if found is not None:
             view, ids = choose([one]), np.array([found])
             row = view.rows(ids)
-            file = view.files[int(row["file"][0])]
+            file = int(row["file"][0])
             row["file"] = 0
-            return Clip(key.rpartition("/")[2], file, row, view.activity(ids))
+            return Clip(key.rpartition("/")[2], view.files[file], view.bytes[file], row, view.activity(ids))
     raise ValueError(f"{key}: neither a recording nor a clip's key in {', '.join(shards)}; name one of them")
 
 
@@ -114,7 +115,7 @@ def _group(config: Config, clips: Sequence[Clip], augment: Augment, number: int)
     rows["file"], rows["label"] = ids, ids
     activity = np.concatenate([clip.activity for clip in clips])
     plan = train_windows(rows, ids, ids + number * len(clips), activity, config.audio, augment, config.run.seed)
-    payload = Payload(plan, Buffer(pin=False), Files([clip.file for clip in clips]))
+    payload = Payload(plan, Buffer(pin=False), source([clip.file for clip in clips], [clip.bytes for clip in clips]))
     payload.read(0, len(payload.order))
     data, bad = payload.mend()
     if bad:

@@ -12,7 +12,17 @@ from dist_train.settings import Config, Optim
 
 VERSION = 1
 _FREE = {"run.epochs", "run.max_steps", "run.threads", "run.timeout", "run.resume", "run.name", "run.dir"}
-_FREE |= {"data.threads", "data.ahead", "data.max_bad", "data.shards", "data.eval_shards", "data.valid_shards"}
+_FREE |= {
+    "data.threads",
+    "data.ahead",
+    "data.max_bad",
+    "data.patience",
+    "data.shards",
+    "data.eval_shards",
+    "data.valid_shards",
+    "data.cache_dir",
+    "data.cache_gb",
+}
 _FREE_SECTIONS = ("log.", "checkpoint.", "evaluation.")
 
 

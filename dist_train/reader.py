@@ -7,6 +7,7 @@ Threads, not processes: a batch handed over by a DataLoader worker costs many ti
 and the decoders leave the interpreter to others.
 """
 
+import sys
 import threading
 import time
 import weakref
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from dist_train.payload import Buffer, Payload, RawBatch, Waitable
-from dist_train.storage import Files
+from dist_train.storage import Source
 
 __all__ = ["RawBatch", "Reader"]
 
@@ -38,7 +39,7 @@ class Reader:
     """
 
     def __init__(
-        self, files: Files, requests: Iterator[NDArray[Any]], threads: int = 1, depth: int = 2, pin: bool = False
+        self, files: Source, requests: Iterator[NDArray[Any]], threads: int = 1, depth: int = 2, pin: bool = False
     ) -> None:
         self._ring = Ring(files, requests, threads, depth, pin and torch.cuda.is_available())
         # The threads know the ring only, so that a reader that nobody holds any more can stop them.
@@ -89,8 +90,10 @@ class Job:
 class Ring:
     """What the threads share. `source` guards the requests and the handing out of rows, `turn` everything else."""
 
-    def __init__(self, files: Files, requests: Iterator[NDArray[Any]], threads: int, depth: int, pin: bool) -> None:
+    def __init__(self, files: Source, requests: Iterator[NDArray[Any]], threads: int, depth: int, pin: bool) -> None:
         assert threads >= 1 and depth >= 1
+        # Threads that wait on a network do no work: one takes a whole batch, as many as may be ahead at once.
+        self.portion, threads = (sys.maxsize, max(threads, depth)) if files.far else (PORTION, threads)
         self.files, self.requests, self.depth, self.pin = files, iter(requests), depth, pin
         self.device = torch.cuda.current_device() if pin else None
         self.source, self.turn = threading.Lock(), threading.Condition()
@@ -140,7 +143,7 @@ class Ring:
                     return self.job, 0, 0
             job, rows = self.job, self._rows(self.job)
             begin = job.taken
-            job.taken = min(rows, begin + max(PORTION, -(-rows // len(self.threads))))
+            job.taken = min(rows, begin + max(self.portion, -(-rows // len(self.threads))))
             return job, begin, job.taken
 
     @staticmethod

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from dist_train import config as configuration
-from dist_train import flops, order
+from dist_train import ending, flops, order
 from dist_train.checkpoint import Checkpoints
 from dist_train.frontend import FrontBatch
 from dist_train.layers import layers
 from dist_train.log import Log
+from dist_train.mirror import Mirror
 from dist_train.parts import Parts
-from dist_train.result import arrays, summary, titles
+from dist_train.result import titles
 from dist_train.runs import RunFolder
 from dist_train.scores import Scores, better
 from dist_train.settings import effects
@@ -43,6 +44,7 @@ class Record:
         self.bad: dict[int, str] = {}  # this rank's, since the last meeting
         self.found: dict[str, Scores] = {}
         self.folder: RunFolder | None = None
+        self.mirror: Mirror | None = None
         self.checkpoints: Checkpoints | None = None
         self.log = Log(parts.world.first)
         self.speed = Speed(parts.world, parts.config.audio.seconds, parts.step.watch)
@@ -55,7 +57,7 @@ class Record:
         """Lock the run folder, go on from its newest checkpoint, write what the run is made of."""
         parts = self.parts
         begun = Start(parts, self.log)
-        self.folder, self.checkpoints = begun.folder, begun.checkpoints
+        self.folder, self.mirror, self.checkpoints = begun.folder, begun.mirror, begun.checkpoints
         if parts.config.features.norm == "dataset" and parts.front.statistics is None:
             parts.front.statistics = parts.measure()
         self._begin(begun)
@@ -214,10 +216,13 @@ class Record:
             self.checkpoints.save(self.parts.progress.step, self.parts.payload(sums), hold)
 
     def stop_wanted(self) -> bool:
-        """STOP lies in the run folder (looked at once a second, by rank 0)."""
+        """STOP lies in the run folder (looked at once a second, by rank 0). Errors: another job has the folder now."""
         now = time.monotonic()
         if self.folder is not None and not self.stopping and now - self.polled >= 1:
             self.polled = now
+            self.folder.check()
+            if self.mirror is not None:
+                self.mirror.check()
             self.stopping = self.folder.stop_requested()
         return self.stopping
 
@@ -228,48 +233,38 @@ class Record:
 
     def stopped(self) -> None:
         """Last words of a run that was asked to stop; the same command goes on."""
-        if self.folder is not None and self.checkpoints is not None:
-            self.checkpoints.wait()
-            self.folder.clear_stop()
-            step = self.parts.progress.step
-            self.log.message(f"stopped and saved at step {step} in {self.folder.path}; the same command goes on")
+        self.parts.world.lead(self._stopped)
+
+    def _stopped(self) -> None:
+        assert self.folder is not None and self.checkpoints is not None
+        self.checkpoints.wait()
+        if self.mirror is not None:
+            self.mirror.flush()
+        self.folder.clear_stop()
+        step = self.parts.progress.step
+        self.log.message(f"stopped and saved at step {step} in {self.folder.path}; the same command goes on")
 
     def finish(self, stop: Callable[[], bool]) -> None:
         """result.json, scores.npz: of the final model, and of the best one where a validation set chose it."""
+        parts = self.parts
+        best = ending.best(parts, self.found, self._load_best, stop)
+        parts.world.lead(lambda: self._finish(best))  # all ranks fail where rank 0 cannot write the result
+
+    def _finish(self, best: dict[str, Any] | None) -> None:
+        assert self.folder is not None and self.checkpoints is not None
         parts, progress = self.parts, self.parts.progress
-        best = self._best(stop)
-        if self.folder is None or self.checkpoints is None:
-            return
         self.checkpoints.wait()
-        kind = "eval" if "eval" in self.found else "valid"
-        scores, view = self.found.get(kind), parts.views.evaluation or parts.views.valid
-        if scores is not None and view is not None:
-            self.folder.write_scores(arrays(scores, view, parts.views.train.classes))
-        result = summary(parts, kind, scores) | {"bad_samples": len(progress.bad)}
-        result |= {"valid": self.found["valid"].values} if "valid" in self.found else {}
-        result |= {"best": best} if best else {}
-        self.folder.write_result(result)
+        scores = ending.write(parts, self.folder, self.found, best)
         if (speed := self.speed.summary()) is not None:
             self.log.message(f"{speed}; profile: {self.traced}" if self.traced is not None else speed)
+        if self.mirror is not None:
+            self.mirror.flush()
         score = (
             f"{parts.metric} {scores.values[parts.metric]:.4f} on {scores.clips} clips"
             if scores
             else "no evaluation set"
         )
         self.log.message(f"finished: {score} (final model, step {progress.step}); the run lies in {self.folder.path}")
-
-    def _best(self, stop: Callable[[], bool]) -> dict[str, Any] | None:
-        """Scores on the evaluation set of the checkpoint that the validation set chose."""
-        parts, progress = self.parts, self.parts.progress
-        if parts.views.valid is None or progress.best_step is None:
-            return None
-        best: dict[str, Any] = {"step": progress.best_step, "valid": progress.best_value}
-        if parts.views.evaluation is None:
-            return best
-        scores = self.found.get("eval")
-        if progress.best_step != progress.step:
-            scores = parts.score_saved(self._load_best, stop)
-        return best | (scores.values if scores is not None else {})
 
     def _load_best(self) -> bytes:
         assert self.checkpoints is not None
@@ -283,8 +278,10 @@ class Record:
         """Let go of the folder."""
         self.log.close()
         if self.checkpoints is not None:
-            with suppress(ValueError):  # what ends the run already may not be hidden
+            with suppress(ValueError, OSError):  # what ends the run already may not be hidden
                 self.checkpoints.wait()
+        if self.mirror is not None:
+            self.mirror.close()
         if self.folder is not None:
             self.folder.close()
 

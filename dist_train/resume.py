@@ -23,6 +23,7 @@ class Origin:
     payload: dict[str, Any] | None = None
     where: str = ""
     changed: tuple[str, ...] = ()
+    kept: int = -1  # checkpoints after this step were given up
 
 
 def origin(config: Config, now: Progress, total: int, folder: RunFolder, checkpoints: Checkpoints) -> Origin:
@@ -42,23 +43,23 @@ def origin(config: Config, now: Progress, total: int, folder: RunFolder, checkpo
             return Origin()
         path, payload = found
         refuse(payload["config"], config, str(path))
-        chosen, kept = Origin(payload, str(path)), payload["progress"]["step"]  # later files are broken
+        chosen = Origin(payload, str(path), kept=payload["progress"]["step"])  # later files are broken
     elif found is not None and not changes(found[1]["config"], config):
-        chosen, kept = Origin(found[1], str(found[0])), found[1]["progress"]["step"]
+        chosen = Origin(found[1], str(found[0]), kept=found[1]["progress"]["step"])
     else:
-        chosen, payload = _given(Path(wish), config)
         ours = Path(wish).resolve().parent == folder.checkpoints.resolve()
-        kept = payload["progress"]["step"] if ours else -1
+        chosen = _given(Path(wish), config, ours)
     assert chosen.payload is not None
     state = chosen.payload["progress"]
     now.fits(state, chosen.where)
-    checkpoints.cut(kept)
+    checkpoints.cut(chosen.kept)
     repeated = state["consumed"] >= total or state["evaluated_step"] != state["step"]
     folder.cut_metrics(state["step"], keep_evaluation=not repeated)
     return chosen
 
 
-def _given(path: Path, config: Config) -> tuple[Origin, dict[str, Any]]:
+def _given(path: Path, config: Config, ours: bool) -> Origin:
     payload = checkpoint.load(path)
     refuse_model(payload["config"], config, str(path))
-    return Origin(payload, str(path), tuple(changes(payload["config"], config))), payload
+    kept = payload["progress"]["step"] if ours else -1
+    return Origin(payload, str(path), tuple(changes(payload["config"], config)), kept)

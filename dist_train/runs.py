@@ -4,10 +4,10 @@ runs/NAME/  .lock .owner  config.yaml  environment.json  metrics.jsonl  result.j
             (checkpoints/ tensorboard/)
 """
 
+import errno
 import json
-import os
+import secrets
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,9 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dist_train import disk, environment
+from dist_train.owner import FileMark, Owner, patiently, token_of
+
+_LOCKLESS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of file systems without locks
 
 
 class RunFolder:
@@ -26,10 +29,15 @@ class RunFolder:
     open -> (read checkpoints, refuse what does not fit) -> begin -> append ... -> write_result -> close
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # an advisory lock dies with its process, so nothing is ever left to clean up
-        self._lock = FileLock(path / ".lock", timeout=0, thread_local=False)
+    def __init__(self, path: Path, job: str = "") -> None:
+        """`job`: the launcher's name of this job, for one that may start its ranks anew on other hosts."""
+        self.path, self.job = path, job
+        # an advisory lock dies with its process, so nothing is ever left to clean up; the owner's mark, which another
+        # host finds standing still, is for disks on which a lock holds on one host only, or not at all
+        self._lock = FileLock(path / ".lock", timeout=0, thread_local=False, fallback_to_soft=False)
+        self.token = secrets.token_hex(8)  # this job's
+        self.before = ""  # token of the job before, where that one is dead and did not let go
+        self._owner = Owner(FileMark(path / ".owner"), self.token, job)
         self._metrics: TextIO | None = None
 
     @property
@@ -40,17 +48,28 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
-    def open(self) -> None:
-        """Make and lock the folder. Errors: `ValueError` where another job has it (named) or it cannot be written."""
+    def open(self, patience: float = 0) -> None:
+        """Make and lock the folder. Errors: `ValueError` where another job has it (named) or it cannot be written.
+
+        `patience`: seconds for ranks of this same job, of before it was started anew, to let go.
+        """
+        patiently(self._open, self.job, patience)
+
+    def _open(self) -> None:
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
+            locked = self._locked()
+            self.before = token_of(self._owner.mark)
+            host = socket.gethostname()
             try:
-                self._lock.acquire()
-            except Timeout:
-                raise ValueError(
-                    f"{self.path}: in use by {self._owner()}; wait for it or give another run.name"
-                ) from None
-            disk.replace_json(self.path / ".owner", _me())
+                self._owner.claim(lambda found: locked and found.get("host") == host)
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def check(self) -> None:
+        """Errors: `ValueError` where another job has taken the folder over."""
+        self._owner.check()
 
     def begin(self, config_yaml: str, facts: Mapping[str, Any] | None = None) -> None:
         """Write config.yaml and environment.json (with `facts`: device, ranks, ...); remove STOP and result.json."""
@@ -108,6 +127,7 @@ class RunFolder:
     def close(self) -> None:
         """Give the folder free."""
         self._close_metrics()
+        self._owner.release()
         self._lock.release()
 
     def _close_metrics(self) -> None:
@@ -115,12 +135,19 @@ class RunFolder:
             self._metrics.close()
             self._metrics = None
 
-    def _owner(self) -> str:
+    def _locked(self) -> bool:
+        """Take the lock. False where the disk has none. Errors: `ValueError` where another process has it."""
         try:
-            owner = json.loads((self.path / ".owner").read_text(encoding="utf-8"))
-            return f"process {owner['pid']} on {owner['host']} since {owner['since']} ({owner['command']})"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
+            self._lock.acquire()
+        except Timeout:
+            raise self._owner.refuse(self._owner.mark.read()) from None
+        except NotImplementedError:
+            return False
+        except OSError as error:
+            if error.errno not in _LOCKLESS:
+                raise
+            return False
+        return True
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -132,15 +159,6 @@ class RunFolder:
             raise ValueError(
                 f"{self.path}: the run's folder cannot be written ({reason}); give another run.dir"
             ) from None
-
-
-def _me() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": environment.now(),
-        "command": " ".join(sys.argv),
-    }
 
 
 def _kept(line: bytes, step: int, keep_evaluation: bool) -> bool:

@@ -4,16 +4,19 @@ Comes in: the folder. Goes out: memory-mapped rows, so opening ten million of th
 each tar's size; threads and ranks share one copy in the page cache.
 """
 
-import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import index
+from dist_train import indexing, intact
+from dist_train.bucket import remote as far
 from dist_train.index import REINDEX, find
+from dist_train.info import match_shards, read_info
+from dist_train.remote import PATIENCE, fetch
 from dist_train.row import (
     ACTIVITY,
     BYTES,
@@ -28,7 +31,6 @@ from dist_train.row import (
     ROWS,
     SEGMENTS,
     SPLITS,
-    VERSION,
 )
 from dist_train.scan import Progress
 
@@ -37,9 +39,9 @@ __all__ = ["BYTES", "CODECS", "ROW", "SEGMENTS", "SPLITS", "ShardSet", "build", 
 
 @dataclass(frozen=True, eq=False)
 class ShardSet:
-    """One folder of shards. `rows` is (N,) of ROW, `activity` (N, 16) uint8; both are read-only memory maps."""
+    """One folder of shards, or their address. `rows` is (N,) of ROW, `activity` (N, 16) uint8; read-only maps."""
 
-    root: Path
+    root: Path | str
     names: tuple[str, ...]
     classes: tuple[str, ...]
     rows: NDArray[np.void] = field(repr=False)
@@ -54,6 +56,15 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def file(self, name: str) -> Path | str:
+        """Where a shard lies: a path, or an address."""
+        return self.root / name if isinstance(self.root, Path) else f"{self.root}/{name}"
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """(shards,) bytes of each shard, as the index says."""
+        return np.array([shard["bytes"] for shard in self.info["shards"]], np.int64)
+
     def key(self, row: int) -> str:
         """The sample's key as WebDataset has it: the member's path up to the first dot of its base name."""
         start, end = int(self.key_ends[row]), int(self.key_ends[row + 1])
@@ -67,85 +78,67 @@ class ShardSet:
 
 
 def build(path: str | Path, workers: int | None = None, progress: Progress | None = None) -> ShardSet:
-    """Index the tars of a folder and open them; `index.write` says what is refused (ValueError)."""
-    index.write(Path(path), workers, progress)
+    """Index the tars of a folder and open them; `index.assemble` says what is refused (ValueError)."""
+    indexing.build(path, workers, progress)
     return open_set(path)
 
 
-def open_set(path: str | Path) -> ShardSet:
-    """Open an indexed folder of shards (or its index.json); nothing is scanned but each tar's size.
+def open_set(path: str | Path, patience: float = PATIENCE, keep: Path | None = None) -> ShardSet:
+    """Open an indexed folder of shards, or an address of one (or its index.json); of a tar only the size is looked at.
 
-    ValueError: no shards there, no index, an index of another format version or of other shards, a damaged index.
+    patience, keep: of an address, see `remote`. ValueError: no shards there, no index, an index of another format
+    version or of other shards, a damaged index. Unreachable: the store is down.
     """
-    root, names = find(path)
-    info = read_info(root)
-    match_shards(root, names, {shard["name"]: shard["bytes"] for shard in info["shards"]})
+    root: Path | str
+    if far(path):
+        root, folder, info = fetch(str(path), patience, keep)
+    else:
+        root, names = find(path)
+        folder, info = root, read_info(root)
+        match_shards(root, {name: (root / name).stat().st_size for name in names}, info)
     count, counted = info["totals"]["samples"], sum(shard["samples"] for shard in info["shards"])
     if count != counted:
-        raise ValueError(f"{root / INDEX}: {count} samples in all, {counted} in its shards: {REINDEX.format(root)}")
-    return map_set(root, info)
+        raise ValueError(f"{root}/{INDEX}: {count} samples in all, {counted} in its shards: {REINDEX.format(root)}")
+    one = map_set(root, folder, info)
+    intact.refuse_files(root, folder, info)
+    return one
 
 
-def map_set(root: Path, info: dict[str, Any]) -> ShardSet:
-    """The set of an index.json, whatever tars are there; ValueError where a side file is absent or does not fit."""
+def map_set(root: Path | str, folder: Path, info: dict[str, Any]) -> ShardSet:
+    """The set of an index.json in `folder`, whatever tars are there; ValueError where a side file is absent or does not
+    fit."""
     count = info["totals"]["samples"]
     multi = LABEL_ENDS in info["files"]
     return ShardSet(
         root=root,
         names=tuple(shard["name"] for shard in info["shards"]),
         classes=tuple(info["classes"]),
-        rows=load(root / ROWS, ROW, (count,)),
-        activity=load(root / ACTIVITY, np.dtype(np.uint8), (count, SEGMENTS)),
+        rows=load(folder / ROWS, ROW, (count,)),
+        activity=load(folder / ACTIVITY, np.dtype(np.uint8), (count, SEGMENTS)),
         fingerprint=info["fingerprint"],
         info=info,
-        key_ends=load(root / KEY_ENDS, np.dtype("<u8"), (count + 1,)),
-        keys=load_bytes(root / KEYS, info["files"][KEYS]["bytes"]),
-        label_ends=load(root / LABEL_ENDS, np.dtype("<u8"), (count + 1,)) if multi else None,
-        label_ids=load(root / LABEL_IDS, np.dtype("<i4"), (None,)) if multi else None,
+        key_ends=load(folder / KEY_ENDS, np.dtype("<u8"), (count + 1,)),
+        keys=load_bytes(folder / KEYS, info["files"][KEYS]["bytes"]),
+        label_ends=load(folder / LABEL_ENDS, np.dtype("<u8"), (count + 1,)) if multi else None,
+        label_ids=load(folder / LABEL_IDS, np.dtype("<i4"), (None,)) if multi else None,
     )
-
-
-def read_info(root: Path) -> dict[str, Any]:
-    """index.json; ValueError where it is absent, broken, or of another format version."""
-    path = root / INDEX
-    try:
-        info: Any = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
-    except FileNotFoundError:
-        raise ValueError(f"{root}: the shards have no index: {REINDEX.format(root)}") from None
-    except ValueError:
-        raise ValueError(f"{path}: not JSON: {REINDEX.format(root)}") from None
-    if not isinstance(info, dict) or info.get("version") != VERSION:
-        found = info.get("version") if isinstance(info, dict) else None
-        raise ValueError(f"{path}: index format {found!r}, this program reads {VERSION}: {REINDEX.format(root)}")
-    if missing := {"shards", "classes", "totals", "fingerprint", "files"} - info.keys():
-        raise ValueError(f"{path}: no {', '.join(sorted(missing))} in it: {REINDEX.format(root)}")
-    return info
-
-
-def match_shards(root: Path, names: list[str], sizes: dict[str, int]) -> None:
-    """ValueError unless the folder holds the index's shards, all of them and no other, with the bytes it says."""
-    there = set(names)
-    for name, size in sizes.items():
-        path = root / name
-        if name not in there:
-            raise ValueError(f"{path}: in the index but not on disk: restore it, or {REINDEX.format(root)}")
-        if (found := path.stat().st_size) != size:
-            raise ValueError(f"{path}: {found} bytes, the index says {size}: restore it, or {REINDEX.format(root)}")
-    if extra := there - sizes.keys():
-        raise ValueError(f"{root / min(extra)}: not in the index: {REINDEX.format(root)}")
 
 
 def load(path: Path, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
     """A side file as a read-only memory map; ValueError unless it is as index.json says (None: any length)."""
     try:
-        array: NDArray[Any] | None = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        array: NDArray[Any] | None = np.lib.format.open_memmap(path, mode="r")
+    except Exception:  # a damaged header, which is a Python literal, raises a dozen kinds
         array = None
     if array is not None and dtype == ROW and array.dtype == OLD_ROW:
         array = array.view(ROW)
-    if array is None or array.dtype != dtype or array.ndim != len(shape) or shape[0] not in (None, len(array)):
+    if array is None or array.dtype != dtype or not _fits(array.shape, shape):
         raise ValueError(f"{path}: absent, or does not fit {INDEX}: {REINDEX.format(path.parent)}")
     return array
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(want in (None, have) for have, want in zip(shape, wanted, strict=True))
 
 
 def load_bytes(path: Path, size: int) -> NDArray[np.uint8]:

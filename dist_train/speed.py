@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from dist_train.storage import Source
+from dist_train.traffic import Traffic
 from dist_train.world import World
 
 Found = TypeVar("Found")
@@ -142,10 +144,12 @@ class Speed:
         self._waited = 0.0
         self._seconds = self._data = 0.0  # of the whole run
         self._clips = 0
+        self._traffic: Traffic | None = None
 
-    def begin(self, consumed: int) -> None:
-        """Training begins, or goes on, at a position."""
+    def begin(self, consumed: int, source: Source | None = None) -> None:
+        """Training begins, or goes on, at a position. `source`: of this rank's bytes."""
         self._clock, self._consumed = time.monotonic(), consumed
+        self._traffic = Traffic(source) if source is not None else None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -175,6 +179,8 @@ class Speed:
         if (memory := peak_memory(self.world.device)) is not None:
             found["peak_memory"] = memory
         own, groups = self.watch.take()
+        if self._traffic is not None:
+            found |= self._traffic.figures(self.world)
         return found | self._ranks(own + data / max(1, groups))
 
     def _ranks(self, own: float) -> dict[str, Any]:

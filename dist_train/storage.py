@@ -1,4 +1,4 @@
-"""Byte ranges of files -> bytes in the caller's memory. Local files today; an address of an object store is refused.
+"""Byte ranges of files -> bytes in the caller's memory: what every source of bytes does, and local files as one.
 
 Reads carry their own offset, so threads share descriptors without a lock; few files are open at a time, however many
 shards there are.
@@ -7,9 +7,14 @@ shards there are.
 import os
 import re
 import threading
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from dist_train.clouds import spoken
+
+STORES = ("s3", "gs", "az", "http", "https")
 FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/|(pipe):", re.IGNORECASE)  # two letters at least: C:/ is a disk
 
@@ -24,9 +29,10 @@ def local(name: str | Path) -> Path:
         return Path(name)
     if match[2]:
         raise ValueError(f"{name}: pipe: is refused, it runs a shell: copy the shards to a local folder and name that")
-    raise ValueError(
-        f"{name}: {match[1]}:// is not supported, only local paths: copy or mount the shards and name that"
-    )
+    if match[1].lower() in STORES:
+        raise ValueError(f"{spoken(str(name))}: only local paths here, no store's address: copy it, or mount it")
+    text = f"{match[1]}:// is not supported, only local paths, s3://, gs://, az:// and http(s)://"
+    raise ValueError(f"{spoken(str(name))}: {text}: copy or mount the shards and name that")
 
 
 def vector_read(descriptor: int, buffer: memoryview, offset: int) -> int:
@@ -62,6 +68,28 @@ def system_read() -> Read:
     return copied_read if hasattr(os, "pread") else locked_read()
 
 
+class Source(Protocol):
+    """Shards by number, wherever they lie; any thread may read. `source` picks one."""
+
+    @property
+    def far(self) -> bool:
+        """Whether a read waits on a network, so that many should be under way."""
+
+    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer with the shard's bytes from `offset` on; OSError where that cannot be."""
+
+    def read_rows(
+        self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
+    ) -> dict[int, OSError]:
+        """`read_into` for many rows; what failed, by the row's number. Any other exception stops the run."""
+
+    def traffic(self) -> tuple[int, int, int] | None:
+        """Bytes that came over the network, requests, and requests that were sent again, so far; None: without one."""
+
+    def close(self) -> None:
+        """Let go of files and connections; a later read opens them again."""
+
+
 class Descriptor:
     """An open file that closes when nobody holds it: the cache may forget one while another thread reads it."""
 
@@ -75,12 +103,22 @@ class Descriptor:
 class Files:
     """Files by number, opened when first read; at most `limit` stay open. Any thread may read.
 
-    ValueError for a path that is not local.
+    ValueError for a path that is not local; with `sizes`, the bytes of each file when it was indexed, also for one that
+    is gone or was replaced, as far as opening it shows: what is in it then is not what the index says.
     """
 
-    def __init__(self, paths: Sequence[str | Path], limit: int = 256, read: Read | None = None) -> None:
+    far = False
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        limit: int = 256,
+        read: Read | None = None,
+        sizes: Sequence[int] | None = None,
+    ) -> None:
         self.paths = [local(path) for path in paths]
-        self.limit = limit
+        self.limit, self.sizes = limit, sizes
+        self._times = array("q", bytes(8 * len(paths) if sizes is not None else 0))  # of change, ns; 0: not yet opened
         self.read = read or system_read()
         self._lock = threading.Lock()
         self._open: dict[int, Descriptor] = {}  # the longest unused first
@@ -104,6 +142,14 @@ class Files:
                 failed[row] = error
         return failed
 
+    def traffic(self) -> None:
+        """Nothing comes over a network that we would see."""
+
+    def forget(self, file: int) -> None:
+        """Close a file; a later read opens what is there by then."""
+        with self._lock:
+            self._open.pop(file, None)
+
     def close(self) -> None:
         """Forget all open files; a read in progress ends first, a later one opens its file again."""
         with self._lock:
@@ -111,11 +157,27 @@ class Files:
 
     def _descriptor(self, file: int) -> Descriptor:
         with self._lock:
-            descriptor = self._open.pop(file, None) or Descriptor(os.open(self.paths[file], FLAGS))
+            descriptor = self._open.pop(file, None) or self._opened(file)
             self._open[file] = descriptor
             if len(self._open) > self.limit:
                 del self._open[next(iter(self._open))]
             return descriptor
+
+    def _opened(self, file: int) -> Descriptor:
+        if self.sizes is None:
+            return Descriptor(os.open(self.paths[file], FLAGS))
+        try:
+            descriptor = Descriptor(os.open(self.paths[file], FLAGS))
+        except FileNotFoundError:
+            raise ValueError(f"{self.paths[file]}: is gone, and the index names it; restore it") from None
+        found, size, before = os.fstat(descriptor.number), self.sizes[file], self._times[file]
+        if found.st_size != size:
+            text = f"{found.st_size} bytes, the index says {size}: it was replaced"
+            raise ValueError(f"{self.paths[file]}: {text}; restore it, or index again")
+        if before and before != found.st_mtime_ns:
+            raise ValueError(f"{self.paths[file]}: was changed under the run; restore it, or index again")
+        self._times[file] = found.st_mtime_ns
+        return descriptor
 
     def _fill(self, descriptor: Descriptor, file: int, offset: int, buffer: memoryview) -> None:
         try:

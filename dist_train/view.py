@@ -8,16 +8,18 @@ with balance=class a row repeated k times takes k view ids side by side, found b
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train.row import ROW, SEGMENTS, SPLITS
+from dist_train import intact
+from dist_train.choice import PASS, pick, roots, said
+from dist_train.row import ROW, SEGMENTS
 from dist_train.shards import ShardSet
+from dist_train.subset import Repeats, Subset
 
 VIEW_ROW = np.dtype([("file", "<i4") if name == "shard" else (name, ROW[name]) for name in ROW.names or ()])
 """ROW with `file` (number in View.files) in the place of `shard`; `label` is a number in View.classes."""
@@ -28,22 +30,27 @@ _ROWS = 2**16  # looked through at once
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """files: the shards of all sets; sizes: (shards with samples,) samples of the view in each, in view-id order;
-    digest: sha256 of what was chosen from what; left_out: samples shorter than min_seconds."""
+    """files: the shards of all sets, paths or addresses; sizes: (shards with samples,) samples of the view in each, in
+    view-id order; digest: sha256 of what was chosen from what; left_out: samples shorter than min_seconds."""
 
     sets: tuple[ShardSet, ...]
     classes: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]
     sizes: Ids
     digest: str
     left_out: int
     starts: Ids = field(repr=False)  # (sets + 1,) first row of each set among the joined rows
     class_maps: tuple[NDArray[np.int32], ...] = field(repr=False)  # per set: its class number -> the view's
-    picked: Ids | None = field(repr=False, default=None)  # joined rows that are chosen; None: all
-    ends: Ids | None = field(repr=False, default=None)  # view id behind each chosen row's last repeat; None: once each
+    picked: Subset | None = field(repr=False, default=None)  # joined rows that are chosen; None: all
+    repeats: Repeats | None = field(repr=False, default=None)  # of the chosen rows; None: once each
 
     def __len__(self) -> int:
         return int(self.sizes.sum())
+
+    @property
+    def bytes(self) -> tuple[int, ...]:
+        """(files,) size of each, as its index says."""
+        return tuple(shard["bytes"] for one in self.sets for shard in one.info["shards"])
 
     def rows(self, ids: Ids) -> NDArray[np.void]:
         """(n,) of VIEW_ROW for (n,) view ids."""
@@ -51,7 +58,9 @@ class View:
         first_file = 0
         for number, (here, rows) in enumerate(self._by_set(ids)):
             one = self.sets[number]
-            part = np.asarray(one.rows[rows]).view(VIEW_ROW)
+            plain = np.asarray(one.rows[rows])
+            intact.refuse_rows(one, plain, rows)
+            part = plain.view(VIEW_ROW)
             part["file"] += first_file
             part["label"] = self.class_maps[number][part["label"]]
             out[here] = part
@@ -103,8 +112,8 @@ class View:
         return self.sets[number].key(int(joined - self.starts[number]))
 
     def _joined(self, ids: Ids) -> Ids:
-        places = ids if self.ends is None else np.searchsorted(self.ends, ids, "right")
-        return places if self.picked is None else self.picked[places]
+        places = ids if self.repeats is None else self.repeats.places(ids)
+        return places if self.picked is None else self.picked.rows(places)
 
     def _by_set(self, ids: Ids) -> Iterable[tuple[NDArray[np.bool_] | slice, Ids]]:
         """For each set: which of the ids lie in it, and their rows in its index."""
@@ -118,11 +127,16 @@ class View:
 def row_labels(one: ShardSet, rows: Ids) -> tuple[Ids, NDArray[np.int32]]:
     """All labels (m,) of (n,) rows of a set, by its own class numbers, and whose each is: a place in `rows`."""
     if one.label_ends is None or one.label_ids is None:
-        return np.arange(len(rows)), one.rows["label"][rows]
+        labels = one.rows["label"][rows]
+        intact.refuse_labels(one.root, labels, len(one.classes))
+        return np.arange(len(rows)), labels
     start, end = one.label_ends[rows].astype(np.int64), one.label_ends[rows + 1].astype(np.int64)
+    intact.refuse_spans(one.root, start, end, len(one.label_ids))
     place = np.repeat(np.arange(len(rows)), end - start)
     within = np.arange(len(place)) - np.repeat(np.cumsum(end - start) - (end - start), end - start)
-    return place, one.label_ids[start[place] + within]
+    labels = one.label_ids[start[place] + within]
+    intact.refuse_labels(one.root, labels, len(one.classes))
+    return place, labels
 
 
 def choose(
@@ -154,77 +168,38 @@ def choose(
         "classes": names,
     }
     starts = np.cumsum([0, *map(len, sets)], dtype=np.int64)
-    picked, left_out = _pick(sets, choices)
+    picked, left_out = pick(sets, starts, choices)
     if not (starts[-1] if picked is None else len(picked)):
-        raise ValueError(f"{_roots(sets)}: no samples left of {starts[-1]} by {_said(choices)}: widen the choice")
+        raise ValueError(f"{roots(sets)}: no samples left of {starts[-1]} by {said(choices)}: widen the choice")
     class_maps = _class_maps(sets, names, starts, picked)
-    ends = np.cumsum(_repeats(sets, class_maps, picked, len(names))) if balance == "class" else None
+    repeats = _repeats(sets, class_maps, starts, picked, len(names)) if balance == "class" else None
     view_of = [one.fingerprint for one in sets], choices
     return View(
         sets=tuple(sets),
         classes=names,
-        files=tuple(one.root / name for one in sets for name in one.names),
-        sizes=_sizes(sets, starts, picked, ends),
+        files=tuple(one.file(name) for one in sets for name in one.names),
+        sizes=_sizes(sets, starts, picked, repeats),
         digest=hashlib.sha256(json.dumps(view_of, sort_keys=True).encode()).hexdigest(),
         left_out=left_out,
         starts=starts,
         class_maps=class_maps,
         picked=picked,
-        ends=ends,
+        repeats=repeats,
     )
 
 
-def _pick(sets: Sequence[ShardSet], choices: dict[str, Any]) -> tuple[Ids | None, int]:
-    """The joined rows that are chosen (None: all), and how many min_seconds left out; unasked, no row is looked at."""
-    asked_for = ("without_folds", "split", "without_splits", "min_seconds")
-    if choices["folds"] is None and not any(choices[name] for name in asked_for):
-        return None, 0
-    if choices["folds"]:
-        _check_folds(sets, choices["folds"])
-    asked = [_asked(one.rows, choices) for one in sets]
-    long = [one.rows["frames"] >= choices["min_seconds"] * one.rows["rate"] for one in sets]
-    picked = np.flatnonzero(np.concatenate(asked) & np.concatenate(long))
-    left_out = sum(int(mask.sum()) for mask in asked) - len(picked)
-    return (None if len(picked) == sum(map(len, sets)) else picked), left_out
-
-
-def _asked(rows: NDArray[np.void], choices: dict[str, Any]) -> NDArray[np.bool_]:
-    """Which rows of a set the folds and splits ask for."""
-    mask = np.ones(len(rows), np.bool_)
-    if choices["folds"] is not None:
-        mask &= np.isin(rows["fold"], choices["folds"])
-    if choices["without_folds"]:
-        mask &= ~np.isin(rows["fold"], choices["without_folds"])
-    if choices["split"] is not None:
-        mask &= rows["split"] == _split(choices["split"])
-    if choices["without_splits"]:
-        mask &= ~np.isin(rows["split"], [_split(name) for name in choices["without_splits"]])
-    return mask
-
-
-def _check_folds(sets: Sequence[ShardSet], folds: Sequence[int]) -> None:
-    there = {int(fold) for one in sets for fold in np.unique(one.rows["fold"])}
-    if missing := sorted(set(folds) - there):
-        have = ", ".join(str(fold) for fold in sorted(there) if fold >= 0) or "none"
-        raise ValueError(f"{_roots(sets)}: no sample is in fold {missing[0]}; the folds there: {have}")
-
-
-def _split(name: str) -> int:
-    if name not in SPLITS:
-        raise ValueError(f"split {name!r}: there are {', '.join(SPLITS)}")
-    return SPLITS[name]
-
-
 def _class_maps(
-    sets: Sequence[ShardSet], names: Sequence[str], starts: Ids, picked: Ids | None
+    sets: Sequence[ShardSet], names: Sequence[str], starts: Ids, picked: Subset | None
 ) -> tuple[NDArray[np.int32], ...]:
     """Per set (classes of the set,): their numbers in `names`; -1 for one that is not there and no chosen row has."""
     number = {name: index for index, name in enumerate(names)}
     maps = []
-    for one, start in zip(sets, starts, strict=False):
+    for one, start in zip(sets, starts.tolist(), strict=False):
         mapped = np.array([number.get(name, -1) for name in one.classes], np.int32)
         if (mapped < 0).any():
-            used = np.bincount(row_labels(one, _own(one, start, picked))[1], minlength=len(mapped)) > 0
+            used = np.zeros(len(mapped), np.bool_)
+            for rows in _own(one, start, picked):
+                used[row_labels(one, rows)[1]] = True
             if len(strange := np.flatnonzero(used & (mapped < 0))):
                 text = f"class {one.classes[strange[0]]!r} is not among the {len(names)} classes of the training shards"
                 raise ValueError(f"{one.root}: {text}: take its samples out, or train with it")
@@ -233,46 +208,42 @@ def _class_maps(
 
 
 def _repeats(
-    sets: Sequence[ShardSet], class_maps: Sequence[NDArray[np.int32]], picked: Ids | None, classes: int
-) -> NDArray[np.int64]:
+    sets: Sequence[ShardSet],
+    class_maps: Sequence[NDArray[np.int32]],
+    starts: Ids,
+    picked: Subset | None,
+    classes: int,
+) -> Repeats:
     """How often each chosen row is in a balanced view."""
-    starts = np.cumsum([0, *map(len, sets)], dtype=np.int64)
-    places, found = [], []
-    first = 0
-    for one, mapped, start in zip(sets, class_maps, starts, strict=False):
-        rows = _own(one, start, picked)
-        place, label = row_labels(one, rows)
-        places.append(place + first)
-        found.append(mapped[label])
-        first += len(rows)
-    label = np.concatenate(found)
-    count = np.bincount(label, minlength=classes)
+    count = np.zeros(classes, np.int64)
+    for one, mapped, start in zip(sets, class_maps, starts.tolist(), strict=False):
+        for rows in _own(one, start, picked):
+            count += np.bincount(mapped[row_labels(one, rows)[1]], minlength=classes)
     times = np.maximum(1, np.rint(count.max() / np.maximum(count, 1))).astype(np.int64)
-    repeats = np.ones(first, np.int64)
-    np.maximum.at(repeats, np.concatenate(places), times[label])
-    return repeats
+
+    def of_rows() -> Iterator[Ids]:
+        for one, mapped, start in zip(sets, class_maps, starts.tolist(), strict=False):
+            for rows in _own(one, start, picked):
+                place, label = row_labels(one, rows)
+                repeats = np.ones(len(rows), np.int64)
+                np.maximum.at(repeats, place, times[mapped[label]])
+                yield repeats
+
+    return Repeats(int(starts[-1]) if picked is None else len(picked), of_rows(), int(times[count > 0].max()))
 
 
-def _own(one: ShardSet, start: int, picked: Ids | None) -> Ids:
-    """The chosen rows of a set whose first joined row is `start`."""
-    if picked is None:
-        return np.arange(len(one))
-    return picked[(picked >= start) & (picked < start + len(one))] - start
+def _own(one: ShardSet, start: int, picked: Subset | None) -> Iterator[Ids]:
+    """The chosen rows of a set whose first joined row is `start`, some at a time."""
+    for begin in range(0, len(one), PASS):
+        end = min(begin + PASS, len(one))
+        yield np.arange(begin, end) if picked is None else picked.inside(start + begin, start + end) - start
 
 
-def _sizes(sets: Sequence[ShardSet], starts: Ids, picked: Ids | None, ends: Ids | None) -> Ids:
+def _sizes(sets: Sequence[ShardSet], starts: Ids, picked: Subset | None, repeats: Repeats | None) -> Ids:
     """Samples of the view in each shard that has any."""
     samples = [shard["samples"] for one in sets for shard in one.info["shards"]]
     bounds = np.cumsum([0, *samples], dtype=np.int64)
     assert bounds[-1] == starts[-1], "open_set compares the counts"
-    places = bounds if picked is None else np.searchsorted(picked, bounds)
-    sizes = np.diff(places if ends is None else np.concatenate([[0], ends])[places])
+    places = bounds if picked is None else picked.below(bounds)
+    sizes = np.diff(places if repeats is None else repeats.below(places))
     return np.asarray(sizes[sizes > 0])
-
-
-def _roots(sets: Sequence[ShardSet]) -> str:
-    return ", ".join(str(one.root) for one in sets)
-
-
-def _said(choices: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in choices.items() if name != "classes" and value)

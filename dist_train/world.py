@@ -5,8 +5,11 @@ torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, ...; Slurm's 
 """
 
 import os
+import re
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,8 +17,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from dist_train import orphan
+
 T = TypeVar("T")
-_PATIENCE = timedelta(days=7)  # of ranks that wait for rank 0 alone: NCCL would time out, gloo may be told not to
+_BEAT = 5.0  # seconds between two signs of life of rank 0, at most
+_GLOO = re.compile(r"\[[^]]*gloo/[^]]*\] *")  # the source line before gloo's own words
+_CUT = re.compile(r"gloo/|Application timeout|[Cc]onnection (closed|reset|refused)|[Ss]ocket (closed|[Tt]imeout)")
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,12 @@ class Place:
     local_rank: int = 0
     local_size: int = 1
     launcher: str = "python"
+    job: str = ""  # torchrun's name of the job, the same when it starts its ranks anew
+
+    @property
+    def hosts(self) -> bool:
+        """Whether there are several hosts."""
+        return self.local_size < self.size
 
 
 @dataclass
@@ -37,6 +50,7 @@ class World:
     device: torch.device
     backend: str
     threads: int
+    timeout: float = 600.0  # seconds that a rank may be silent
     side: Any = None  # gloo group for host tensors
     patient: Any = None  # gloo group for waits on work that rank 0 does alone
     _flag: torch.Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int32))
@@ -53,6 +67,12 @@ class World:
     @property
     def first(self) -> bool:
         return self.place.rank == 0
+
+    @property
+    def host(self) -> range:
+        """The ranks of this one's host; launchers number them one after another."""
+        first = self.place.rank - self.place.local_rank
+        return range(max(first, 0), min(first + self.place.local_size, self.size))
 
     def add(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over ranks, in place; device tensors by the main group, host tensors by gloo."""
@@ -75,19 +95,55 @@ class World:
         return buffer.numpy().tobytes()
 
     def lead(self, work: Callable[[], T]) -> T:
-        """Run `work` on rank 0 alone; every rank gets its value, or raises its `ValueError`."""
+        """Run `work` on rank 0 alone; every rank gets its value, or raises its `ValueError` or `OSError` (as one).
+
+        It may take longer than `timeout`: rank 0 gives signs of life, so that its death or a cut link does not.
+        """
         if self.size == 1:
             return work()
         box: list[Any] = [None, None]
         if self.first:
-            try:
-                box[0] = work()
-            except ValueError as error:
-                box[1] = str(error)
+            with self._alive():
+                try:
+                    box[0] = work()
+                except (ValueError, OSError) as error:
+                    box[1] = str(error)
+        else:
+            while self._sign(1):
+                pass
         dist.broadcast_object_list(box, 0, group=self.patient)
         if box[1] is not None:
             raise ValueError(box[1])
         return box[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Rank 0 tells the others every few seconds that it still works, and then that it is done."""
+        done, failed = threading.Event(), []
+
+        def beat() -> None:
+            try:
+                while not done.wait(min(_BEAT, self.timeout / 4)):
+                    self._sign(1)
+            except RuntimeError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=beat, name="alive", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        if failed:
+            raise failed[0]
+        self._sign(0)
+
+    def _sign(self, working: int) -> int:
+        """Rank 0's flag on every rank: 1 while it works alone."""
+        flag = torch.tensor([working])
+        dist.broadcast(flag, 0, group=self.patient)
+        return int(flag)
 
     def collect(self, value: T) -> list[T]:
         """Every rank's value, on every rank (small host objects)."""
@@ -106,11 +162,6 @@ class World:
         parts = [torch.empty_like(padded) for _ in sizes] if self.first else None
         dist.gather(padded, parts, dst=0, group=self.side)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]) if parts else None
-
-    def wait(self) -> None:
-        """All ranks meet, on gloo: a rank may be late by hours."""
-        if self.size > 1:
-            dist.barrier(group=self.patient)
 
     def agree(self, wish: int) -> int:
         """Largest wish of all ranks **one call ago**: the exchange of this call overlaps the work until the next."""
@@ -143,7 +194,8 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
         size = int(get("WORLD_SIZE", "1"))
         launcher = "accelerate" if "ACCELERATE_MIXED_PRECISION" in environment else "torchrun"
         local = int(get("LOCAL_RANK", "0")), int(get("LOCAL_WORLD_SIZE", get("WORLD_SIZE", "1")))
-        return Place(int(get("RANK", "0")), size, *local, launcher)
+        job = get("TORCHELASTIC_RUN_ID", "none")
+        return Place(int(get("RANK", "0")), size, *local, launcher, job if job != "none" else "")
     if get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") and "MASTER_ADDR" in environment:
         raise ValueError(
             "accelerate started one process for several (its CPU launcher needs MPI); use "
@@ -167,17 +219,27 @@ def place_or_first() -> Place:
 def start(timeout: float, threads: int | None = None, deterministic: bool | None = None) -> World:
     """Join the process group; choose device, backend and threads. `timeout`: seconds of a collective."""
     here = place()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, or accelerate's
+        orphan.die_with_parent()
     device, backend = _device(here)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or max(1, cores // here.local_size)
     torch.set_num_threads(threads)
     _repeatable(device.type == "cpu" if deterministic is None else deterministic)
-    world = World(here, device, backend, threads)
+    world = World(here, device, backend, threads, timeout)
     if here.size > 1:
         _join(here, device, backend, timeout)
         world.side = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
-        world.patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        world.patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
     return world
+
+
+def loss(error: RuntimeError) -> str | None:
+    """What a collective says where a rank is gone or does not answer; None for another error."""
+    text = str(error).strip().partition("\n")[0]
+    if not isinstance(error, dist.DistError) and _CUT.search(text) is None:
+        return None
+    return _GLOO.sub("", text)[:200]
 
 
 def mixed_precision(environment: Mapping[str, str] = os.environ) -> str | None:

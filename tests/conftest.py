@@ -3,12 +3,13 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from servers import Seaweed
 
 ROOT = Path(__file__).parents[1]
 LAUNCHER_VARIABLES = (
@@ -37,6 +38,23 @@ def script() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """An S3 server for all tests; who kills it starts it again. Ask for `seaweed`."""
+    server = Seaweed(tmp_path_factory.mktemp("seaweed"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def seaweed(weed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seaweed:
+    """The S3 server, with the environment that finds it, and a folder of this test alone for indexes."""
+    for name, value in (weed.environment | {"XDG_CACHE_HOME": str(tmp_path / "cache")}).items():
+        monkeypatch.setenv(name, value)
+    return weed
 
 
 @pytest.fixture

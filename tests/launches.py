@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +120,12 @@ class Run:
 
 
 class Job:
-    """One command on `ranks` processes."""
+    """One command on `ranks` processes; `hosts`: each thinks that it is alone on a host."""
 
-    def __init__(self, command: list[str], home: Path, ranks: int = 1) -> None:
+    def __init__(self, command: list[str], home: Path, ranks: int = 1, hosts: bool = False) -> None:
         self.run = Run(home / "tiny")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         self.outputs = [home / f"output-{rank}.txt" for rank in range(ranks)]
-        places = [(rank, ranks, port) if ranks > 1 else None for rank in range(ranks)]
-        self.ranks = [
-            _server.Process(target=_rank, args=(command, place, output), daemon=True)
-            for place, output in zip(places, self.outputs, strict=True)
-        ]
-        for rank in self.ranks:
-            rank.start()
+        self.ranks = fork(main, [[command]] * ranks, self.outputs, hosts)
 
     def signal(self, number: int) -> None:
         for rank in self.ranks:
@@ -150,8 +141,8 @@ class Job:
 
     def kill(self) -> None:
         """kill -9 of every process."""
-        self.signal(signal.SIGKILL)
         for rank in self.ranks:
+            rank.kill()  # nothing where it has ended
             rank.join()
 
     def kill_in_save(self) -> None:
@@ -188,6 +179,13 @@ class Job:
         return any((self.run.folder / "checkpoints").glob(".*.tmp"))
 
 
+def process(target: Callable[..., None], *given: Any) -> Any:
+    """A started process that calls `target`; it ends with this one."""
+    one = _server.Process(target=target, args=given, daemon=True)
+    one.start()
+    return one
+
+
 def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
     """Train to the end."""
     job = Job(arguments(home, data, *overrides), home, ranks)
@@ -195,17 +193,45 @@ def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
     return job.run
 
 
-def _rank(command: list[str], place: tuple[int, int, int] | None, output: Path) -> None:
+def fork(
+    work: Callable[..., int], given: Sequence[Sequence[Any]], outputs: Sequence[Path], hosts: bool = False
+) -> list[Any]:
+    """Processes of one world that call `work` on what is given to each; their exit codes are its values."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = [(rank, len(outputs), port, hosts) for rank in range(len(outputs))]
+    ranks = [
+        _server.Process(target=_rank, args=(work, *one, stores()), daemon=True)
+        for one in zip(given, places, outputs, strict=True)
+    ]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def stores() -> dict[str, str]:
+    """Where this process finds stores and keeps indexes: the forkserver has the environment of its own start."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "XDG_"))}
+
+
+def _rank(
+    work: Callable[..., int],
+    given: Sequence[Any],
+    place: tuple[int, int, int, bool],
+    output: Path,
+    found: dict[str, str],
+) -> None:
     """Be the rank: its environment, its output, its exit code."""
-    os.environ.update(PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
+    os.environ.update(found, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
     for name in LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
-    if place is not None:
-        rank, ranks, port = map(str, place)
-        os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks)
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    if place[1] > 1:
+        rank, ranks, port, hosts = place
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(LOCAL_RANK=str(0 if hosts else rank), LOCAL_WORLD_SIZE=str(1 if hosts else ranks))
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    code = main(command)
+    code = work(*given)
     os._exit(code)  # as a process of its own would end, whatever the forking parent had registered

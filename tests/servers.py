@@ -85,3 +85,47 @@ class Seaweed:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+
+class Nginx:
+    """nginx on loopback serving a folder; `sent` is what its log says of bodies."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder, self.port = home, folder, free_ports(1)[0]
+        self.address = f"http://127.0.0.1:{self.port}"
+        home.mkdir(parents=True, exist_ok=True)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        paths = "".join(
+            f"{kind}_temp_path {self.home}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        server = f"server {{ listen 127.0.0.1:{self.port}; root {self.folder}; access_log {self.home}/sent.log sent; }}"
+        (self.home / "nginx.conf").write_text(
+            f"daemon off; user root; worker_processes 1; pid {self.home}/pid; error_log {self.home}/error.log;"
+            f"events {{}} http {{ log_format sent '$status $body_bytes_sent'; {paths} {server} }}"
+        )
+        program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert program, "nginx is not installed"
+        self.process = subprocess.Popen(
+            [program, "-c", str(self.home / "nginx.conf"), "-e", str(self.home / "error.log")]
+        )
+        until = time.monotonic() + 30
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self.process.poll() is None and time.monotonic() < until, (self.home / "error.log").read_text()
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """The master and its worker, at once."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
+    def sent(self) -> tuple[int, int]:
+        """Bytes of bodies, and answers of a range, so far."""
+        lines = [line.split() for line in (self.home / "sent.log").read_text().splitlines()]
+        return sum(int(size) for _, size in lines), sum(status == "206" for status, _ in lines)

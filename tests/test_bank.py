@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from faulty import Faulty
 from hypothesis import given
 from hypothesis import strategies as st
+from tars import rewrite
 
 from dist_train import bank
 from dist_train.options import Options
@@ -100,7 +102,7 @@ def test_a_set_of_shards(shards: Path) -> None:
 def test_damaged_shards_are_named(shards: Path) -> None:
     rows = np.load(shards / "index.npy")
     rows["size"][1] = 10  # fewer bytes than its frames take
-    np.save(shards / "index.npy", rows)
+    rewrite(shards, rows)
     noise = bank.noise_bank(Noise(shards=[str(shards)]), AUDIO, "cpu")
     assert len(noise) == 4
     assert len(noise.bad) == 1
@@ -240,8 +242,20 @@ def test_errors_say_what_is_wrong_in_one_line(kind: str, folder: Path, tmp_path:
         assert str(path) in str(caught.value)
     with pytest.raises(ValueError, match=rf"augment\.{kind}\.shards"):
         load(tmp_path / "empty")
-    with pytest.raises(ValueError, match="s3"):
-        load("s3://bucket/noise")
+    with pytest.raises(ValueError, match="runs a shell"):
+        load("pipe:cat noise.tar")
+
+
+def test_shards_at_an_address_are_those_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number in range(3):
+        write(tmp_path / f"source/noise/{number}.wav", sound(3000 + number, number))
+    pack(tmp_path / "source", tmp_path / "shards", Options(workers=1, folds=2))
+    with Faulty(tmp_path / "shards") as server:
+        near, far = (
+            bank.noise_bank(Noise(shards=[str(place)]), AUDIO, "cpu") for place in (tmp_path / "shards", server.address)
+        )
+    assert torch.equal(near.samples, far.samples) and (near.offsets == far.offsets).all() and len(far) == 3
 
 
 def test_of_shards_with_several_classes_the_one_by_name(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def refusal(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("data.eval_folds=[1,2,3]", "no samples left of 60"),
         ("data.valid_folds=[1]", "fold 1 is in data.eval_folds and data.valid_folds"),
         ("data.shards=[nowhere/at/all]", "nowhere/at/all"),
-        ("data.shards=['s3://bucket/shards']", "s3:"),
+        ("data.shards=['hdfs://host/shards']", "hdfs:// is not supported"),
         ("run.resume=nowhere.pt", "nowhere.pt: checkpoint cannot be read"),
     ],
 )

@@ -29,7 +29,8 @@ def test_opening_without_shards_or_index(tmp_path, folder):
     assert_refused_at_opening(
         tmp_path / "nowhere", r"no folder of shards there: python tools/make_shards\.py pack SOURCE"
     )
-    assert_refused_at_opening("s3://bucket/shards", "local folders")
+    assert_refused_at_opening("pipe:cat shards.tar", "runs a shell")
+    assert_refused_at_opening("hdfs://host/shards", "hdfs:// is not supported, only local paths, s3://")
     (tmp_path / "empty").mkdir()
     assert_refused_at_opening(tmp_path / "empty", r"no \.tar in it: python tools/make_shards\.py pack")
     (tmp_path / "empty" / "x.tar.gz").touch()

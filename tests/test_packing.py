@@ -15,7 +15,8 @@ import soxr
 import webdataset
 from numpy.typing import NDArray
 
-from dist_train import packing, shards
+from dist_train import shards
+from dist_train.indexing import LEFT_OUT
 from dist_train.options import Options
 from dist_train.packing import Report, pack
 
@@ -218,7 +219,7 @@ def test_unreadable_recordings_are_named_and_left_out(source: Path, tmp_path: Pa
               ("0/empty", "0/junk", "1/cut", "2/nan", "2/nothing")}  # fmt: skip
     assert {name for name, _ in report.unreadable} == spoilt
     assert (report.clips, report.classes) == (good.clips, good.classes)
-    lines = (tmp_path / "shards" / packing.LEFT_OUT).read_text().splitlines()
+    lines = (tmp_path / "shards" / LEFT_OUT).read_text().splitlines()
     assert {line.split("\t")[0] for line in lines} == spoilt
     assert not report.indexed
     with pytest.raises(ValueError, match="index"):
@@ -232,7 +233,7 @@ def test_once_the_unreadable_recordings_are_gone_only_the_index_is_made(source: 
     (source / "class 0/empty.wav").unlink()
     report = pack(source, tmp_path / "shards", options())
     assert (report.kept, report.indexed, len(shards.open_set(tmp_path / "shards"))) == (1, True, 30)
-    assert not (tmp_path / "shards" / packing.LEFT_OUT).exists()
+    assert not (tmp_path / "shards" / LEFT_OUT).exists()
 
 
 def test_two_at_a_time_are_refused(source: Path, tmp_path: Path) -> None:

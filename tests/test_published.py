@@ -107,6 +107,14 @@ def test_fsd50k(fsd50k: Path) -> None:
     assert [group for (group,) in found(fsd50k, "group")] == ["64760", "uploader ann", "5"]
 
 
+def test_fsd50k_is_chosen_by_a_column_that_only_its_dev_table_has(fsd50k: Path) -> None:
+    source = layouts.read(fsd50k, where=("split=val",))
+    assert [(sample.group, sample.split) for sample in source.samples] == [("8", "valid"), ("5", "test")]
+    assert "eval.csv has no column split: all its clips stay" in source.notes
+    with pytest.raises(ValueError, match=r"dev\.csv line 1: no column splot"):
+        layouts.read(fsd50k, where=("splot=val",))
+
+
 def test_fsd50k_packs_in_the_order_of_its_vocabulary(fsd50k: Path, tmp_path: Path) -> None:
     for path in fsd50k.glob("*/*.wav"):
         soundfile.write(path, np.full(1600, 0.1), 16000)

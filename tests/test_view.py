@@ -181,6 +181,7 @@ def test_ten_million_samples_are_viewed_without_an_array(tmp_path):
             head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, head)
             file.truncate(file.tell() + math.prod(shape) * dtype.itemsize)
+    del info["sealed"]  # a row of zeros has no checksum
     info = info | {"totals": {"samples": count}, "shards": [info["shards"][0] | {"samples": count}]}
     (tmp_path / "index.json").write_text(json.dumps(info))
     tracemalloc.start()

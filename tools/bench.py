@@ -28,6 +28,7 @@ groups:
   whole        training end to end beside the same step on a batch that stays on the device
   linear       ten times the samples: the same rate, the same memory
   roofline     each stage against what memory and arithmetic allow; what holds the others up
+  scale        opening, choosing and ordering 1e8 samples in 1e5 shards for 1,000 ranks (docs/scaling.md)
   gpu          on a GPU only: front end, its share of a step, training beside macls with 16 workers
 
 how: one core and one thread a side; ours, peer, ours, peer ... after a warm-up; the ratio is the median over the pairs

@@ -76,10 +76,10 @@ def embed(options: argparse.Namespace) -> int:
 
 def chosen(folders: list[str] | None, config: "Config") -> "View":
     """The clips of shard folders, else of the run's evaluation set, else of its validation set."""
-    from dist_train import feed, shards, view
+    from dist_train import feed, view
 
     if folders:
-        return view.choose([shards.open_set(folder) for folder in folders])
+        return view.choose(feed.opened(config, folders))
     views = feed.views(config)
     if (found := views.evaluation or views.valid) is None:
         raise ValueError("the run has no evaluation set; give --shards FOLDER")

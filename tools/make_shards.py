@@ -6,6 +6,8 @@ python tools/make_shards.py index shards/theirs
 python tools/make_shards.py check shards/mine
 python tools/make_shards.py audit shards/mine
 python tools/make_shards.py stats shards/mine
+
+SOURCE and DEST may be addresses of an object store: s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH.
 """
 
 # Packing starts processes, and each of them reads the top of this file: what is heavy is imported where it is needed.
@@ -13,6 +15,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,15 +51,20 @@ example:
 packs ESC-50 as it was unpacked, resampled to 16 kHz, and indexes it; train with data.shards=[shards/esc50].
   python tools/make_shards.py pack ESC-50/ shards/esc50-fbank --features configs/esc50.yaml
 packs the features of that configuration, for features.name=packed.
+  python tools/make_shards.py pack s3://sounds/raw/table.csv s3://sounds/shards
+packs from a store and to one; the CSV's paths lie below it. Scratch files lie in TMPDIR.
+  python tools/make_shards.py pack /data/esc50 /shared/esc50 --part 2/3
+packs the second third of the shards, on the second of three machines; when all three are done:
+  python tools/make_shards.py index /shared/esc50
 Stopped in mid-way? The same command goes on. Exit codes: 0 done, 1 more than 1 % of the recordings were unreadable
-(the rest is packed but not indexed), 2 bad input.
+(the rest is packed but not indexed), 2 bad input, or a store that is down.
 """
 INDEX = """\
 example:
   python tools/make_shards.py index shards/theirs
 indexes tars made by anyone: audio (.wav .flac .ogg .opus .mp3 .m4a ...) or features (.npy) beside .json, .cls or
-.txt. A classes.txt there, one class a line, fixes the order of classes. Exit codes: 0 done, 2 damage or bad input
-(nothing is written).
+.txt. A classes.txt there, one class a line, fixes the order of classes. Parts of a packing are taken together; one that
+is missing is named. Exit codes: 0 done, 2 damage or bad input (nothing is written).
 """
 CHECK = """\
 example:
@@ -68,7 +76,7 @@ holds every tar against its index and checksum and names each damage. Exit codes
 def main(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background of a shell SIGINT itself is ignored
     from dist_train import inquiry
 
     commands = {"pack": pack, "index": index, "check": check, "audit": inquiry.audit, "stats": inquiry.stats}
@@ -94,8 +102,8 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=about, description=about, epilog=epilog, formatter_class=form)
 
     packing = command("pack", "recordings -> shards with an index", PACK)
-    packing.add_argument("source", type=Path, metavar="SOURCE", help="folder, CSV or list of recordings")
-    packing.add_argument("dest", type=Path, metavar="DEST", help="folder for the shards")
+    packing.add_argument("source", type=place, metavar="SOURCE", help="folder, CSV or list of recordings, or address")
+    packing.add_argument("dest", type=place, metavar="DEST", help="folder or address for the shards")
     packing.add_argument("--layout", default="auto", help="how SOURCE is laid out (default: auto)")
     packing.add_argument("--sample-rate", type=int, default=16000, metavar="HZ", help="(default: 16000)")
     packing.add_argument(
@@ -116,29 +124,42 @@ def parser() -> argparse.ArgumentParser:
     packing.add_argument("--min-seconds", type=float, default=0, metavar="S", help="leave out shorter clips")
     packing.add_argument("--trim", metavar="KIND", help="cut silence at both ends, or vad: all but speech (see below)")
     packing.add_argument("--trim-limit", type=float, metavar="N", help="silence: dB; vad: probability of speech")
+    packing.add_argument("--part", metavar="I/N", default="1/1", help="pack part I of N, one a machine (see below)")
     indexing = command("index", "index WebDataset tars made by anyone", INDEX)
     checking = command("check", "hold every tar against its index and checksum", CHECK)
     for form in (indexing, checking):
-        form.add_argument("dest", type=Path, metavar="DEST", help="folder of shards")
+        form.add_argument("dest", type=place, metavar="DEST", help="folder or address of shards")
         form.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    for form in (packing, indexing, checking):
+        form.add_argument(
+            "--patience", type=float, default=120, metavar="S", help="seconds that a store may be down (default: 120)"
+        )
     inquiry.forms(command)
     return top
 
 
+def place(text: str) -> Path | str:
+    """A path, or an address as it is."""
+    return text if "://" in text else Path(text)
+
+
 def pack(options: argparse.Namespace) -> int:
     """Pack, then say what is there."""
-    from dist_train import packing, screen
+    from dist_train import packing, part, screen
+    from dist_train.indexing import LEFT_OUT
     from dist_train.options import Options
 
+    options.part = part.parse(options.part)
     chosen = {name: value for name, value in vars(options).items() if name not in ("command", "source", "dest")}
     with screen.bar() as progress:
         report = packing.pack(options.source, options.dest, Options(**chosen), progress, screen.say)
     print("\n".join(summary(report)))
-    if report.indexed:
+    if report.sound:
         return 0
     total = report.clips + len(report.unreadable) + len(report.short)
     share = f"{len(report.unreadable)} of {total} clips are unreadable, more than 1 %"
-    remedy = f"mend or remove what {report.dest / packing.LEFT_OUT} lists and pack anew, or accept it"
+    listed = "what `index` will list" if not report.part.whole else f"what {report.dest}/{LEFT_OUT} lists"
+    remedy = f"mend or remove {listed} and pack anew, or accept it"
     accept = f"python tools/make_shards.py index {report.dest}"
     print(f"make_shards: {share}: the others are packed, but not indexed; {remedy}: {accept}", file=sys.stderr)
     return 1
@@ -150,7 +171,7 @@ def summary(report: "Report") -> Iterator[str]:
         for name, reason in sorted(left_out)[:10]:
             yield f"left out: {name}: {reason}"
         if len(left_out) > 10:
-            yield f"left out: {len(left_out)} clips are {label}; all are listed in {report.dest / 'left_out.tsv'}"
+            yield f"left out: {len(left_out)} clips are {label}; all are listed in {report.dest}/left_out.tsv"
     if report.trimmed or report.untrimmed:
         named = f"; nothing was found in {len(report.untrimmed)} clips, kept whole" if report.untrimmed else ""
         first = f": {', '.join(sorted(report.untrimmed)[:10])}" if report.untrimmed else ""
@@ -161,16 +182,21 @@ def summary(report: "Report") -> Iterator[str]:
             yield f"{title}: " + ", ".join(f"{name}: {count}" for name, count in counts.items())
     kept = f" ({report.kept} were there before)" if report.kept else ""
     content = f"{report.clips} clips, {report.seconds / 3600:.2f} hours, {len(report.classes)} classes"
-    yield f"{report.dest}: {content}, {report.shards} shards{kept}, {report.bytes / 1e6:.1f} MB, {report.elapsed:.1f} s"
+    shards = f"{report.shards} shards" if report.part.whole else f"{report.part}, {report.shards} of {report.of} shards"
+    yield f"{report.dest}: {content}, {shards}{kept}, {report.bytes / 1e6:.1f} MB, {report.elapsed:.1f} s"
+    if not report.part.whole:
+        yield f"when all {report.part.of} parts are done: python tools/make_shards.py index {report.dest}"
 
 
 def index(options: argparse.Namespace) -> int:
     """Index a folder of tars."""
-    from dist_train import screen, shards
+    from dist_train import indexing, screen
 
     with screen.bar() as progress:
-        found = shards.build(options.dest, options.workers, lambda done, total: progress("index", done, total))
-    print(f"{options.dest}: {len(found)} clips, {len(found.classes)} classes, {len(found.names)} shards indexed")
+        count = partial(progress, "index")
+        found = indexing.build(options.dest, options.workers, count, options.patience)
+    shards = f"{len(found['shards'])} shards indexed"
+    print(f"{options.dest}: {found['totals']['samples']} clips, {len(found['classes'])} classes, {shards}")
     return 0
 
 
@@ -180,7 +206,7 @@ def check(options: argparse.Namespace) -> int:
     from dist_train import screen
 
     with screen.bar() as progress:
-        damage = checking.check(options.dest, lambda done, total: progress("check", done, total), options.workers)
+        damage = checking.check(options.dest, partial(progress, "check"), options.workers, options.patience)
     for line in damage:
         print(line, file=sys.stderr)
     print(f"{options.dest}: {len(damage)} damages" if damage else f"{options.dest}: sound")

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from dist_train.bench import chain, fbank, gpu, length, reading, roofline, toolkit, training, whole
+from dist_train.bench import chain, fbank, gpu, length, reading, roofline, scale, toolkit, training, whole
 from dist_train.bench.row import Row, Work
 
 Measure = Callable[[Work], list[Row]]
@@ -29,6 +29,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "linear/1": length.one_pass(1),
     "linear/10": length.one_pass(length.TIMES),
     "roofline/stages": roofline.floors,
+    **scale.MEASUREMENTS,
     **gpu.MEASUREMENTS,
 }
 TWICE, TWICE_QUICK = "chain", "chain/wav"  # measured with both allocator settings

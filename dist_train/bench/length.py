@@ -42,7 +42,7 @@ def one_pass(times: int) -> Callable[[Work], list[Row]]:
 
         def run(clips: int) -> None:
             requests = windows(view, config, training.world(device), 0, clips)
-            feed = Feed(view, requests, front, config.data, training=True)
+            feed = Feed(view, requests, front, config, training=True)
             for _ in range(clips // BATCH):
                 feed.take()[0].release()
             feed.close()

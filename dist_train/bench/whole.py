@@ -37,7 +37,7 @@ class Trainer:
         self.step = Step(model, config, self.world, half, (self.front.frame_count, self.front.bins))
         self.rows, self.waited = config.data.batch_size, 0.0
         self.step.prime(self.rows)
-        first = Feed(self.view, self._requests(1), self.front, config.data, training=True)
+        first = Feed(self.view, self._requests(1), self.front, config, training=True)
         self.fixed = first.take()[1]
         first.close()
 
@@ -46,7 +46,7 @@ class Trainer:
 
     def run(self, steps: int) -> float:
         """Seconds of so many steps, data and all; the first batch, which starts the reader, does not count."""
-        feed = Feed(self.view, self._requests(steps + 1), self.front, self.config.data, training=True)
+        feed = Feed(self.view, self._requests(steps + 1), self.front, self.config, training=True)
         try:
             self._one(feed.take()[1])
             begun, before = time.perf_counter(), feed.waited

@@ -6,7 +6,7 @@ descriptions are what an editor shows beside a key.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dist_train.settings.changes import Codec, Cut, CutMix, Pass, Stretch, White
 from dist_train.settings.encoder import Encoder
@@ -65,3 +65,15 @@ class Config(Section):
     evaluation: Evaluation = Field(Evaluation(), description="scoring")  # type: ignore[call-arg]
     checkpoint: Checkpoint = Field(Checkpoint(), description="saving")  # type: ignore[call-arg]
     log: Log = Field(Log(), description="console, metrics, TensorBoard")  # type: ignore[call-arg]
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a store of shards may be down. Twice that ends before the other ranks stop waiting."""
+        return self.data.patience if self.data.patience is not None else min(120.0, self.run.timeout / 2)
+
+    @model_validator(mode="after")
+    def _patient(self) -> "Config":
+        if 2 * self.patience > self.run.timeout:
+            text = f"data.patience={self.patience:g} is over half of run.timeout={self.run.timeout:g}"
+            raise ValueError(f"{text}: the other ranks would stop waiting first; lower it, or raise run.timeout")
+        return self

@@ -1,5 +1,7 @@
 """Settings of a run: data, model, objective, optimizer, evaluation, checkpoints, log."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -17,6 +19,9 @@ class Run(Section):
     max_steps: int | None = Field(None, ge=1, description="end after so many optimizer steps, if that comes first")
     resume: str = Field("auto", description="auto (newest checkpoint of this run), never (start anew), or a checkpoint")
     deterministic: bool | None = Field(None, description="bit-for-bit repeatable; default: true on the CPU only")
+    shared: bool = Field(
+        True, description="several hosts: all see the run's folder; false: it lies on the disk of rank 0's host alone"
+    )
     timeout: float = Field(600.0, gt=0, description="seconds that a collective waits for a rank before the run fails")
     threads: int | None = Field(None, ge=1, description="compute threads a process; default: cores // local ranks")
 
@@ -24,11 +29,17 @@ class Run(Section):
 class Data(Section):
     """Which samples are trained on and scored, and how they are ordered."""
 
-    shards: list[str] = Field(["shards/demo"], min_length=1, description="folders of tar shards, joined by class name")
-    eval_shards: list[str] = Field([], description="folders of shards to score; never trained on, never chosen by")
+    shards: list[str] = Field(
+        ["shards/demo"],
+        min_length=1,
+        description="folders or addresses (s3://, gs://, az://, http://) of shards, joined by class name",
+    )
+    eval_shards: list[str] = Field(
+        [], description="folders or addresses of shards to score; never trained on, never chosen by"
+    )
     eval_folds: list[Fold] = Field([], description="folds of `shards` to score; the others are trained on")
     eval_split: Split | None = Field(None, description="split of `shards` to score; only split `train` is trained on")
-    valid_shards: list[str] = Field([], description="folders of shards that choose the best checkpoint")
+    valid_shards: list[str] = Field([], description="folders or addresses of shards that choose the best checkpoint")
     valid_folds: list[Fold] = Field([], description="folds of `shards` that choose the best checkpoint")
     valid_split: Split | None = Field(None, description="split of `shards` that chooses the best checkpoint")
     batch_size: int = Field(64, ge=1, description="clips a step, over all ranks (the global batch)")
@@ -38,7 +49,26 @@ class Data(Section):
     threads: int = Field(2, ge=1, le=256, description="reader threads a process")
     ahead: int = Field(8, ge=1, description="groups read ahead of the step")
     balance: Literal["none", "class"] = Field("none", description="class: repeat clips so that classes are about equal")
+    patience: float | None = Field(
+        None, gt=0, description="seconds that an object store may be down; default: 120, or half of run.timeout if less"
+    )
+    cache_dir: str | None = Field(
+        None, description="local folder for whole shards of object stores, shared by a host's jobs; $NAME is filled in"
+    )
+    cache_gb: float | None = Field(
+        None, gt=0, description="gigabytes of shards in cache_dir; default: as the disk allows, 5 % of it stays free"
+    )
     max_bad: float = Field(0.001, ge=0, le=1, description="share of unreadable clips (over 10) that stops the run")
+
+    @property
+    def cache(self) -> Path | None:
+        """`cache_dir` on this host. ValueError for a variable that is not set here."""
+        if self.cache_dir is None:
+            return None
+        path = os.path.expandvars(self.cache_dir)
+        if "$" in path:
+            raise ValueError(f"data.cache_dir={self.cache_dir}: a variable in it is not set on this host")
+        return Path(path).expanduser()
 
 
 Size = Annotated[int, Field(ge=1)]
@@ -210,6 +240,9 @@ class Checkpoint(Section):
     every_minutes: float | None = Field(10.0, gt=0, description="minutes between two checkpoints; null: none by time")
     every_epochs: float | None = Field(1.0, gt=0, description="epochs between two checkpoints; null: none by epochs")
     keep: int = Field(2, ge=1, description="newest checkpoints that stay, beside the best")
+    store: str | None = Field(
+        None, description="address (s3://, gs://, az://) under which each run's folder is copied, and fetched from"
+    )
 
 
 class Log(Section):
