@@ -28,9 +28,9 @@ SMOOTH, BACK = 32, 16  # frames
 RATES = (1000, 384000)  # Hz
 CLEAR, FLIPPED, SKETCH = 0.3, 3, 64
 QUIET = 5 * np.log(10.0)  # frames this far under the loudest, in power, say nothing: 50 dB
-FAINT = 1e-3  # sum of differences of a frame that does not change: digital silence, a steady tone
-LEAST, ENOUGH = 32, 100  # frames in common: that are looked at, that prove
-ALIKE, ALIKE_SHORT = 0.2, 0.13  # share of bits that differ, for ENOUGH frames and for fewer
+FAINT = 0.5  # sum of a frame's 28 changes, in nepers of power, under which it stands still: silence, a steady tone
+LEAST, ENOUGH = 32, 200  # frames in common: that are looked at, that prove
+ALIKE = 0.2  # share of bits that may differ over ENOUGH frames; over fewer proportionally less
 
 _own = threading.local()
 
@@ -98,7 +98,8 @@ def _bank(rate: int) -> "Fbank":
 def distance(one: Print, other: Print) -> tuple[float, int]:
     """(share of bits that differ, shift in frames) where the two agree best; (1, 0) where too few frames meet.
 
-    Where fewer than ENOUGH frames meet the share is raised by ALIKE / ALIKE_SHORT, so that ALIKE is the bound for all.
+    Where fewer than ENOUGH frames meet the share is raised in proportion, so that ALIKE is the bound for all:
+    two sirens of one make run alike for a second.
     """
     if min(int(one.valid.sum()), int(other.valid.sum())) < LEAST:
         return 1.0, 0
@@ -108,10 +109,9 @@ def distance(one: Print, other: Print) -> tuple[float, int]:
     met = np.rint(cross[:, BITS])
     agreed = cross[:, :BITS].sum(1) / BITS
     differ = np.where(met >= LEAST, 0.5 - 0.5 * agreed / np.maximum(met, 1), 1.0)
-    # Few frames agree by chance: they must agree better.
-    ratio = differ / np.where(met >= ENOUGH, ALIKE, ALIKE_SHORT)
-    best = int(ratio.argmin())
-    return float(ratio[best] * ALIKE), best if best < size // 2 else best - size
+    raised = differ * ENOUGH / np.clip(met, LEAST, ENOUGH)
+    best = int(raised.argmin())
+    return float(raised[best]), best if best < size // 2 else best - size
 
 
 def _signs(one: Print) -> NDArray[np.float32]:
