@@ -67,6 +67,9 @@ def _verdict(found: Audit, finding: Finding) -> Iterator[str]:
         helped = f"{finding.helped} of {finding.tested} tested samples"
         percent = 100 * finding.helped / max(1, finding.tested)
         yield f"{rule}: LEAKS: {helped} ({percent:.1f} %) have a relative in training{known}"
+    kin = found.ledger.kin()
+    if len(np.unique(kin[kin >= 0])) == (kin >= 0).sum():
+        yield f"{rule}: no group or recording has two samples: if some belong together, nothing here says so (--group)"
     yield from _worth(finding, rule)
     yield from _thin(found.ledger, finding, rule)
 

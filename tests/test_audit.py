@@ -214,6 +214,15 @@ def test_splits_and_files_of_a_plain_table(tmp_path: Path) -> None:
     assert [leak.rows.tolist() for leak in by_mark if leak.kind == "group"] == [[0, 1, 2, 4, 5]]
 
 
+def test_a_sound_verdict_says_what_it_cannot_know(tool: Tool, tmp_path: Path) -> None:
+    lines = [f"{number}.wav,class {number % 2},s{number % 3}" for number in range(12)]
+    (tmp_path / "t.csv").write_text("path,label,speaker\n" + "\n".join(lines))
+    code, told, _ = tool("audit", "t.csv", "--split", "every:4")
+    assert code == 0 and "no group or recording has two samples" in told
+    code, told, _ = tool("audit", "t.csv", "--split", "every:4", "--group", "speaker")
+    assert code == 1 and "no group or recording has two samples" not in told
+
+
 def _published(path: Path, crossing: int) -> None:
     """A table of UrbanSound8K's size and folds, `crossing` of its recordings in two of them."""
     sizes = (873, 888, 925, 990, 936, 823, 838, 806, 816, 837)
