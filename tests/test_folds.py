@@ -57,3 +57,14 @@ def test_more_folds_than_recordings_is_an_error() -> None:
 
 def test_thin_names_the_classes_that_a_fold_lacks() -> None:
     assert folds.thin([("a",), ("a",), ("b", "a")], [1, 2, 1], 2) == ["b"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=8, max_size=40), st.integers(2, 5))
+def test_groups_of_one_class_each_differ_by_the_largest_at_most(groups: list[tuple[int, int]], k: int) -> None:
+    labels = [(str(label),) for label, size in groups for _ in range(size)]
+    bonds = [[("group", number)] for number, (_, size) in enumerate(groups) for _ in range(size)]
+    found = folds.assign([str(clip) for clip in range(len(labels))], labels, bonds, k)
+    for label in {label for label, _ in groups}:
+        counts = Counter(fold for fold, (other,) in zip(found, labels, strict=True) if other == str(label))
+        sizes = [counts[fold] for fold in range(1, k + 1)]
+        assert max(sizes) - min(sizes) <= max(size for other, size in groups if other == label)

@@ -21,7 +21,7 @@ DATA = (
 )
 TOP = ("engine", "step", "evaluate", "checkpoint", "log", "runs", "inference", "world", "objective", "optim", "models")
 LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"}
-PRINTERS = {"log", "console", "__main__"}
+PRINTERS = {"log", "console", "screen", "__main__"}
 
 
 def _name(path: Path) -> str:
@@ -107,7 +107,7 @@ def test_data_code_knows_no_model_and_no_engine(name: str) -> None:
     assert _rooms(_reach(name)) & set(TOP) == set()
 
 
-@pytest.mark.parametrize("name", _inside("packing", "layouts", "demo"))
+@pytest.mark.parametrize("name", _inside("packing", "layouts", "demo", "audit", "verdict", "stats", "inquiry"))
 def test_packing_knows_no_model_and_no_engine(name: str) -> None:
     assert _rooms(_reach(name)) & set(TOP) == set()
 

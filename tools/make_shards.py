@@ -1,9 +1,11 @@
 #!/usr/bin/env python
-"""Pack recordings into WebDataset shards, index shards that anyone made, check them.
+"""Pack recordings into WebDataset shards, index shards that anyone made, check them, audit them, say what they hold.
 
 python tools/make_shards.py pack recordings/ shards/mine
 python tools/make_shards.py index shards/theirs
 python tools/make_shards.py check shards/mine
+python tools/make_shards.py audit shards/mine
+python tools/make_shards.py stats shards/mine
 
 SOURCE and DEST may be addresses of an object store: s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH.
 """
@@ -12,9 +14,7 @@ SOURCE and DEST may be addresses of an object store: s3://BUCKET/PATH, gs://BUCK
 import argparse
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,15 +71,17 @@ example:
   python tools/make_shards.py check shards/mine
 holds every tar against its index and checksum and names each damage. Exit codes: 0 sound, 1 damage, 2 bad input.
 """
-QUIET = 5.0  # seconds between plain lines
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background of a shell SIGINT itself is ignored
+    from dist_train import inquiry
+
+    commands = {"pack": pack, "index": index, "check": check, "audit": inquiry.audit, "stats": inquiry.stats}
     try:
-        return {"pack": pack, "index": index, "check": check}[options.command](options)
+        return commands[options.command](options)
     except (ValueError, OSError) as error:
         print(f"make_shards: {error}", file=sys.stderr)
         return 2
@@ -89,7 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every option of the three commands."""
+    """Every option of the commands."""
+    from dist_train import inquiry
+
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -130,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
         form.add_argument(
             "--patience", type=float, default=120, metavar="S", help="seconds that a store may be down (default: 120)"
         )
+    inquiry.forms(command)
     return top
 
 
@@ -140,14 +145,14 @@ def place(text: str) -> Path | str:
 
 def pack(options: argparse.Namespace) -> int:
     """Pack, then say what is there."""
-    from dist_train import packing, part
+    from dist_train import packing, part, screen
     from dist_train.indexing import LEFT_OUT
     from dist_train.options import Options
 
     options.part = part.parse(options.part)
     chosen = {name: value for name, value in vars(options).items() if name not in ("command", "source", "dest")}
-    with bar() as progress:
-        report = packing.pack(options.source, options.dest, Options(**chosen), progress, say)
+    with screen.bar() as progress:
+        report = packing.pack(options.source, options.dest, Options(**chosen), progress, screen.say)
     print("\n".join(summary(report)))
     if report.sound:
         return 0
@@ -185,9 +190,9 @@ def summary(report: "Report") -> Iterator[str]:
 
 def index(options: argparse.Namespace) -> int:
     """Index a folder of tars."""
-    from dist_train import indexing
+    from dist_train import indexing, screen
 
-    with bar() as progress:
+    with screen.bar() as progress:
         count = partial(progress, "index")
         found = indexing.build(options.dest, options.workers, count, options.patience)
     shards = f"{len(found['shards'])} shards indexed"
@@ -198,57 +203,14 @@ def index(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Name each damage."""
     from dist_train import check as checking
+    from dist_train import screen
 
-    with bar() as progress:
+    with screen.bar() as progress:
         damage = checking.check(options.dest, partial(progress, "check"), options.workers, options.patience)
     for line in damage:
         print(line, file=sys.stderr)
     print(f"{options.dest}: {len(damage)} damages" if damage else f"{options.dest}: sound")
     return 1 if damage else 0
-
-
-def say(line: str) -> None:
-    """A note for people, above the bar if there is one."""
-    print(line, flush=True)
-
-
-@contextmanager
-def bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on a terminal, a plain line every few seconds elsewhere; both tell rate and time left."""
-    if not sys.stdout.isatty():
-        yield plain()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    texts = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
-    with Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn()) as view:
-        stages: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                stages[stage] = view.add_task(stage, total=total, rate="")
-            speed = next(task.speed for task in view.tasks if task.description == stage) or 0
-            view.update(stages[stage], completed=done, rate=f"{speed:.0f}/s")
-
-        yield show
-
-
-def plain() -> Callable[[str, int, int], None]:
-    """Lines for a log: the end of a stage is shown only if it took long."""
-    begun: dict[str, tuple[float, int]] = {}
-    last = time.monotonic()
-
-    def show(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        start, before = begun.setdefault(stage, (now, done))
-        if now - last < QUIET or done == before:
-            return
-        last = now
-        rate = (done - before) / max(now - start, 1e-9)
-        print(f"{stage}: {done} of {total}, {rate:.0f}/s, {(total - done) / rate:.0f} s left", flush=True)
-
-    return show
 
 
 if __name__ == "__main__":
