@@ -122,6 +122,15 @@ def test_slurm_itself_tells_it_before_the_time_limit(queue: Queue, tmp_path: Pat
     assert run.column("step") == list(range(1, run.steps() + 1))  # none twice, none missing
 
 
+@pytest.mark.parametrize("where", [("--nodes=2", "--ntasks-per-node=1"), ("--nodelist=dt1", "--ntasks=2")])
+def test_srun_starts_the_ranks_itself(where: tuple[str, str], undisturbed: Run, queue: Queue, tmp_path: Path) -> None:
+    """From a machine that has rank 0, and from one that has no rank at all."""
+    given = arguments(tmp_path, queue.data, *LENGTH)
+    trained = ("-m", "dist_train", *given)
+    queue.cluster.run("srun", *where, f"--chdir={queue.root}", sys.executable, *trained, seconds=PATIENCE)
+    same_end(Run(tmp_path / "tiny"), undisturbed)
+
+
 @pytest.mark.full
 def test_the_recipe_of_esc10_is_requeued_in_mid_run(esc10: Path, queue: Queue, tmp_path: Path) -> None:
     shards, runs = tmp_path / "esc10", list[Run]()
