@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from dist_train import interface, meeting, orphan, repeatable
+from dist_train import hostlist, interface, meeting, orphan, repeatable
 
 T = TypeVar("T")
 _NOTICE = 5.0  # seconds that a rank waits for its own SIGTERM: torchrun's agents look every 0.1 s
@@ -211,9 +211,9 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
             "accelerate started one process for several (its CPU launcher needs MPI); use "
             "`accelerate launch --config_file configs/accelerate/cpu.yaml -m dist_train ...` or torchrun"
         )
-    if int(get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment:
-        nodes = int(get("SLURM_NNODES", "1"))
-        size = int(get("SLURM_NTASKS", "1"))
+    size = int(get("SLURM_STEP_NUM_TASKS") or get("SLURM_NTASKS") or "1")
+    if size > 1 and "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment:
+        nodes = int(get("SLURM_STEP_NUM_NODES") or get("SLURM_NNODES") or "1")
         return Place(int(get("SLURM_PROCID", "0")), size, int(get("SLURM_LOCALID", "0")), -(-size // nodes), "slurm")
     return Place()
 
@@ -270,7 +270,8 @@ def _device(here: Place) -> tuple[torch.device, str]:
 
 def _join(here: Place, device: torch.device, backend: str, timeout: float) -> None:
     if here.launcher == "slurm":
-        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+        # not SLURM_LAUNCH_NODE_IPADDR: srun may run on a machine that has no rank
+        os.environ.setdefault("MASTER_ADDR", hostlist.first(os.environ.get("SLURM_STEP_NODELIST", "")) or "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))
     if here.hosts and "GLOO_SOCKET_IFNAME" not in os.environ:
         name = interface.toward(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))

@@ -41,6 +41,15 @@ def script() -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="session")
+def esc10() -> Path:
+    """The recordings of ESC-10 as they are published."""
+    root = Path(os.environ.get("DIST_TRAIN_ESC10", ROOT.parent / "shared/data/esc10"))
+    if not root.is_dir():
+        pytest.skip(f"no ESC-10 at {root}; set DIST_TRAIN_ESC10")
+    return root
+
+
+@pytest.fixture(scope="session")
 def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """An S3 server for all tests; who kills it starts it again. Ask for `seaweed`."""
     server = Seaweed(tmp_path_factory.mktemp("seaweed"))

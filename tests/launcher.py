@@ -36,9 +36,9 @@ class Launch:
     def until_step(self, step: int) -> None:
         self.until(lambda: self.run.steps() >= step)
 
-    def code(self) -> int:
+    def code(self, seconds: float = PATIENCE) -> int:
         try:
-            return self.process.wait(PATIENCE)
+            return self.process.wait(seconds)
         finally:
             self.process.kill()
 

@@ -53,11 +53,15 @@ class Slurm:
             self.close()
             raise
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, seconds: float = 60) -> str:
         """Standard output of a command on the first machine."""
         name = self.hosts.names[0]
         done = subprocess.run(
-            ["ip", "netns", "exec", name, *command], env=self.environment, capture_output=True, text=True, timeout=60
+            ["ip", "netns", "exec", name, *command],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout

@@ -177,6 +177,13 @@ def test_an_elastic_machine_tells_its_address_on_the_way_to_the_first(project: P
     code, out, err = project.run("a.yaml", MASTER_ADDR="no.such.machine.invalid", **ours)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "MASTER_ADDR=no.such.machine.invalid" in err
+    # what is wrong with the configuration ends it before it meets the others, and once only
+    (project.home / "dist_train/__main__.py").write_text(
+        "import sys\nsys.exit(print('error: a.yaml', file=sys.stderr) or 2)\n"
+    )
+    code, out, err = project.run("a.yaml", MASTER_ADDR="127.0.0.1", **ours)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: a.yaml")
 
 
 SLURM = {

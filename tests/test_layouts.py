@@ -1,6 +1,5 @@
 """Each source layout gives the samples that lie there, and every mistake in it is one line that names the place."""
 
-import os
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -146,14 +145,6 @@ def test_lists_with_class_numbers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train_list\.txt line 1: class number 1 is not below the 1 names"):
         write(tmp_path / "dataset/label_list.txt", "cat\n")
         layouts.read(tmp_path / "dataset")
-
-
-@pytest.fixture
-def esc10() -> Path:
-    root = Path(os.environ.get("DIST_TRAIN_ESC10", Path(__file__).parents[2] / "shared/data/esc10"))
-    if not root.is_dir():
-        pytest.skip(f"no ESC-10 at {root}; set DIST_TRAIN_ESC10")
-    return root
 
 
 def test_esc10_as_it_comes(esc10: Path) -> None:

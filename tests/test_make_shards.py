@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 import resource
 import signal
@@ -197,11 +196,8 @@ def test_stopped(command: list[str], environment: dict[str, str], slow: Path, tm
     assert not list((tmp_path / "out/.packing").glob("*.part"))
 
 
-def test_esc10_in_full(run: Run, tmp_path: Path) -> None:
-    root = Path(os.environ.get("DIST_TRAIN_ESC10", Path(__file__).parents[2] / "shared/data/esc10"))
-    if not root.is_dir():
-        pytest.skip(f"no ESC-10 at {root}; set DIST_TRAIN_ESC10")
-    assert run("pack", root, "esc10").returncode == 0
+def test_esc10_in_full(esc10: Path, run: Run, tmp_path: Path) -> None:
+    assert run("pack", esc10, "esc10").returncode == 0
     one = shards.open_set(tmp_path / "esc10")
     read = list(webdataset.WebDataset(str(tmp_path / "esc10/shard-000000.tar"), shardshuffle=False))
     assert [sample["__key__"] for sample in read] == [one.key(row) for row in range(400)]
