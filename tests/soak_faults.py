@@ -215,13 +215,14 @@ def disk_full(soak: "Soak", dice: random.Random) -> str:
 def disk_read_only(soak: "Soak", dice: random.Random) -> str:
     """As it starts: while a file is open for writing the system does not let the disk become so."""
     _all_ended(soak)
+    step = soak.step()
     read_only(soak.run.folder.parent)
     try:
         soak.begin()
-        ended = _until_ended(soak, 90)
+        ran = _comes(lambda: soak.step() > step, 120, soak) or soak.alive()
     finally:
         read_only(soak.run.folder.parent, False)
-    return "after a power cut" if ended else "IT RAN"
+    return "IT RAN" if ran else "after a power cut"
 
 
 def second_job(soak: "Soak", dice: random.Random) -> str:
@@ -258,7 +259,7 @@ def _comes(happened: Callable[[], bool], seconds: float, soak: "Soak") -> bool:
     while not happened():
         if time.monotonic() > end or not soak.alive():
             return False
-        time.sleep(0.0005)
+        time.sleep(0.001)
     return True
 
 
