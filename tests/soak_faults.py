@@ -216,7 +216,9 @@ def disk_read_only(soak: "Soak", dice: random.Random) -> str:
     """As it starts: while a file is open for writing the system does not let the disk become so."""
     _all_ended(soak)
     step = soak.step()
-    read_only(soak.run.folder.parent)
+    deadline = time.monotonic() + 20
+    while not read_only(soak.run.folder.parent, must=time.monotonic() > deadline):
+        time.sleep(0.2)
     try:
         soak.begin()
         ran = _comes(lambda: soak.step() > step, 120, soak) or soak.alive()
