@@ -60,7 +60,7 @@ def in_front(rank: int, position: int | None, cause: Callable[[], object], numbe
     FrontEnd.__call__ = heard  # type: ignore[method-assign, assignment]
 
 
-def slow_evaluation(mark: Path, seconds: float, number: int) -> None:
+def slow_evaluation(mark: Path, seconds: float | Callable[[], float], number: int) -> None:
     """Each batch of an evaluation takes longer; the first one that a rank begins is shown by a file."""
     from dist_train.evaluate import Sums
 
@@ -68,7 +68,7 @@ def slow_evaluation(mark: Path, seconds: float, number: int) -> None:
 
     def take(self: Sums, *given: object) -> None:
         mark.touch()
-        time.sleep(seconds)
+        time.sleep(seconds() if callable(seconds) else seconds)
         real(self, *given)  # type: ignore[arg-type]
 
     Sums.take = take  # type: ignore[method-assign, assignment]

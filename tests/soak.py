@@ -1,16 +1,20 @@
-"""A run of two ranks under torchrun, on shards in SeaweedFS, with a random fault every 45 to 90 s; then an undisturbed
-one: their ends must be equal, bit for bit.
+"""A run of two ranks under torchrun, on shards in SeaweedFS, with a random fault every 45 to 90 s; beside it an
+undisturbed one: their ends must be equal, bit for bit.
 
     python tests/soak.py --minutes 20 --seed 1 [--home DIR] [--faults NAME,NAME] [--every 45,90]
 
-What ends is started again with the same command, as a supervisor would. The run's folder lies on a small disk of its
-own, which root alone may mount. Prints a table of the faults; exit 0 only where the ends are equal.
+What ends is started again, as a supervisor would: in turn by one torchrun for both ranks and by two torchruns of one
+rank, as on two hosts. The faults are a shuffled deck: each comes once before any comes again. One sample is corrupt
+from the beginning. The run's folder lies on a small disk of its own, which root alone may mount. Prints a table of the
+faults; exit 0 only where the ends are equal.
 """
 
 import argparse
 import json
 import os
 import random
+import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -19,15 +23,18 @@ from tempfile import mkdtemp
 from conftest import LAUNCHER_VARIABLES, ROOT
 from disks import mount, unmount
 from gate import Gate
-from launcher import TORCHRUN, Launch
+from launcher import ALONE, TORCHRUN, Launch, gone
 from launches import Run, arguments, make_shards
 from same import same_end
 from servers import BUCKET, Seaweed
 from soak_faults import FAULTS
+from tars import patch
 
+from dist_train import shards
 from dist_train.bucket import Bucket
 
-PAUSE, STEP = 0.8, 0.1  # seconds slept in a step while faults come, and what else it takes at least
+SLOW, FAST = 3.0, 0.2  # seconds slept in a step while faults come, so that the steps last as long as they do
+RATE = 40  # steps a minute
 LIMIT = 3.0  # times the planned length after which the soak has failed
 
 
@@ -38,7 +45,11 @@ class Soak:
 
     def __init__(self, home: Path, minutes: float) -> None:
         self.home, self.root, self.minutes = home, ROOT, minutes
-        self.data = make_shards(home / "shards")
+        self.data = make_shards(home / "shards", "FLAC")
+        opened = shards.open_set(self.data)
+        spoiled = next(row for row in opened.rows if row["fold"] != 1)
+        for byte in range(4):  # the magic word
+            patch(self.data / opened.names[spoiled["shard"]], int(spoiled["offset"]) + byte)
         self.store = Seaweed(home / "store")
         self.store.start()
         self.gate = Gate(self.store.ports[0])
@@ -48,18 +59,21 @@ class Soak:
             self.bucket.put(path.name, path)
         mount(home / "disk", 24)
         self.run = Run(home / "disk/tiny")
+        self.steps = max(20, int(minutes * RATE))
         self.length = [
-            *("run.epochs=1000000", f"run.max_steps={max(20, int(minutes * 60 / (PAUSE + STEP)))}"),
-            *(f"run.timeout={self.timeout:g}", "evaluation.every_epochs=100", "checkpoint.every_minutes=0.05"),
+            *("run.epochs=1000000", f"run.max_steps={self.steps}"),
+            *(f"run.timeout={self.timeout:g}", "evaluation.every_epochs=12", "checkpoint.every_minutes=0.05"),
+            "evaluation.batch_size=4",
             *("checkpoint.keep=3", "optim.ema=0.9", "augment.speed=[9/10, 1]"),
         ]
         given = arguments(home / "disk", Path("s3:") / BUCKET, *self.length)
         given[1] = f"data.shards=['s3://{BUCKET}/soak']"
-        flags = ("--standalone", "--nproc_per_node=2", "--max-restarts=1")
-        self.command = [TORCHRUN, *flags, str(ROOT / "tests/soaked.py"), *given]
+        self.module = [str(ROOT / "tests/soaked.py"), *given]
+        self.alone = [TORCHRUN, *ALONE, "--max-restarts=1", *self.module]
         self.environment = self._environment()
-        self.pause(PAUSE)
+        self.pause(FAST)
         self.starts = 0
+        self.output = home / "output.txt"
         self.begin()
 
     def pause(self, seconds: float) -> None:
@@ -78,16 +92,39 @@ class Soak:
         }
 
     def begin(self) -> None:
-        """The same command once more."""
+        """The same run once more, on one host or on two."""
         self.starts += 1
-        self.launch = Launch(self.command, self.home / "disk", ROOT, self.environment, "../output.txt")
-        self.launch.run = self.run
+        commands = [self.alone]
+        if self.starts % 2:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            flags = ("--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
+            commands = [[TORCHRUN, *flags, f"--node-rank={number}", *self.module] for number in range(2)]
+        output = os.path.relpath(self.output, self.home / "disk")
+        self.launches = [Launch(one, self.home / "disk", ROOT, self.environment, output) for one in commands]
 
     def ranks(self) -> list[int]:
-        return self.launch.ranks()
+        return [rank for launch in self.launches for rank in launch.ranks()]
+
+    def processes(self) -> list[int]:
+        """Launchers and ranks."""
+        return [launch.process.pid for launch in self.launches] + self.ranks()
 
     def alive(self) -> bool:
-        return self.launch.process.poll() is None
+        """Whether no launcher has ended."""
+        return all(launch.process.poll() is None for launch in self.launches)
+
+    def codes(self) -> str:
+        """Exit codes of the launchers; one that does not end after another is told and killed."""
+        end = time.monotonic() + self.timeout + 60
+        while any(launch.process.poll() is None for launch in self.launches) and time.monotonic() < end:
+            time.sleep(0.2)
+        late = [number for number, launch in enumerate(self.launches) if launch.process.poll() is None]
+        for number in late:
+            gone([self.launches[number].process.pid, *self.launches[number].ranks()], 0)
+        told = " and ".join(f"{launch.process.wait()}" for launch in self.launches)
+        return f"exit {told}" + (f", AFTER HOST {late} LIVED ON" if late else "")
 
     def step(self) -> int:
         """Of the last whole line of the metrics."""
@@ -106,44 +143,55 @@ class Soak:
         """Start again what ended, for so long or until the run is past a step or finished. What was seen."""
         seen, end = list[str](), time.monotonic() + seconds
         while time.monotonic() < end and not self.run.finished and (past is None or self.step() <= past):
-            code = self.launch.process.poll()
-            if code is not None:
-                seen.append(f"exit {code}")
-                self.begin()
+            if not self.alive() and not self.run.finished:
+                seen.append(self.codes())
+                if not self.run.finished:
+                    self.begin()
             time.sleep(0.2)
         return seen
 
 
-def lines_since(path: Path, place: int) -> tuple[list[str], int]:
-    """Errors and warnings of the ranks that came into a file since a byte; its new end."""
-    data = path.read_bytes()
-    text = data[place:].decode(errors="replace").splitlines()
+def lines_since(path: Path, place: int) -> list[str]:
+    """Errors and warnings of the ranks that came into a file since a byte, and requests that were repeated."""
+    text = path.read_bytes()[place:].decode(errors="replace").splitlines()
     wanted = [line.strip() for line in text if line.startswith(("error: ", "warning: "))]
     wanted += [f"stopped: {line}" for line in text if "stopped and saved" in line]
-    wanted += [line for line in text if line.endswith(("Error: a mistake in the code",))]
-    return list(dict.fromkeys(wanted)), len(data)
+    wanted += [line for line in text if line.endswith("Error: a mistake in the code")]
+    wanted += [found[0] for line in text if (found := re.search("requests repeated [0-9]+", line))][:1]
+    return list(dict.fromkeys(wanted))
+
+
+def draw(left: list[str], soak: Soak) -> str:
+    """The next fault of the deck; a host is killed where there are two."""
+    place = -1
+    if left[-1] == "host_killed" and len(soak.launches) < 2 and len(left) > 1:
+        place = -2
+    return left.pop(place)
 
 
 def disturb(soak: Soak, dice: random.Random, names: list[str], every: tuple[float, float]) -> list[list[str]]:
-    """Faults until the run's time is over; a row each: time, fault, detail, seen, seconds until it went on."""
+    """Faults until time is over and each has come; a row each: time, hosts, fault, detail, seen, seconds until it
+    went on."""
     began, rows, at = time.monotonic(), list[list[str]](), 0.0
     known, left = {fault.__name__: fault for fault in FAULTS}, list[str]()
     soak.supervise(120, past=2)
-    while not soak.run.finished and time.monotonic() - began < soak.minutes * 60:
+    while not soak.run.finished and (time.monotonic() - began < soak.minutes * 60 or len(rows) < len(names)):
         soak.supervise(at + dice.uniform(*every) - time.monotonic())
         if soak.run.finished:
             break
         if not left:  # each once before any comes again
             left = dice.sample(names, len(names))
-        fault, at, step = known[left.pop()], time.monotonic(), soak.step()
-        place = soak.launch.output.stat().st_size
-        detail = fault(soak, dice)
-        codes = soak.supervise(180, past=max(step, soak.step()) + 1)
-        told, _ = lines_since(soak.launch.output, place)
+        fault, at, step = known[draw(left, soak)], time.monotonic(), soak.step()
+        place = soak.output.stat().st_size
+        hosts, detail = len(soak.launches), fault(soak, dice)
+        seen = soak.supervise(180, past=max(step, soak.step()) + 1)
+        told = lines_since(soak.output, place)
         went_on = f"{time.monotonic() - at:.0f} s" if soak.step() > step or soak.run.finished else "DID NOT GO ON"
         clock = f"{int(at - began) // 60:02d}:{int(at - began) % 60:02d}"
-        rows.append([clock, fault.__name__.replace("_", " "), detail, "; ".join([*codes, *told]), went_on])
+        rows.append([clock, str(hosts), fault.__name__.replace("_", " "), detail, "; ".join([*seen, *told]), went_on])
         print(" | ".join(rows[-1]), flush=True)
+        planned = max(soak.minutes * 60 - (time.monotonic() - began), (len(names) - len(rows)) * every[1])
+        soak.pause(min(SLOW, max(FAST, planned / max(1, soak.steps - soak.step()) - 0.1)))
     soak.pause(0)
     soak.supervise(soak.minutes * 60 * LIMIT)
     return rows
@@ -173,7 +221,7 @@ def main() -> int:
     other = undisturbed(soak)
     try:
         rows = disturb(soak, random.Random(given.seed), names, (low, high))
-        table = ["| at | fault | detail | seen | went on after |", "|---|---|---|---|---|"]
+        table = ["| at | hosts | fault | detail | seen | went on after |", "|---|---|---|---|---|---|"]
         table += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
         print("\n".join(table), f"\n{len(rows)} faults, {soak.starts} starts, step {soak.step()}", flush=True)
         assert soak.run.finished, "the run did not end"
@@ -181,9 +229,7 @@ def main() -> int:
         same_end(soak.run, other.run)
         print("equal bit for bit: weights, moments, average, stream, metrics, scores", flush=True)
     finally:
-        if soak.alive():
-            soak.launch.process.terminate()
-            soak.launch.code()
+        gone(soak.processes(), 0 if soak.run.finished else 30)
         soak.store.kill()
         unmount(home / "disk")
     return 0
