@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Trains on several machines of a Slurm cluster, through time limits, pre-emption and requeues:
 #   sbatch --nodes=4 --gpus-per-node=8 --time=12:00:00 tools/cluster/slurm.sh CONFIG [key=value ...]
-# Submit it in this checkout, which all machines must see at the same path, as they must see the run folder (where it puts
-# STOP; checkpoint.store alone does not do) and the shards. Three minutes before the time limit the run saves and the job queues itself again.
+# Submit it in this checkout, which all machines must see at the same path, as they must see the shards and the run folder
+# (where it puts STOP: checkpoint.store alone does not do). Three minutes before the time limit the run saves and the job
+# queues itself again.
 #SBATCH --job-name=dist_train
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
