@@ -141,9 +141,7 @@ esac
 case " $* " in *" --print-"*) choose run && exec "$python" -m dist_train "$@" ;; esac
 place
 choose run
-[[ -z $elastic ]] || meet
-# wrong settings would fail as often as RESTARTS allows
-[[ $elastic != 10 || -n ${DRY:-} ]] || "$python" -m dist_train "$@" --print-folder > /dev/null
+[[ -z $elastic ]] || meet "$@"
 command=("$python" ${start[@]+"${start[@]}"} -m dist_train "$@") # bash 3: an empty array counts as unset
 cores=$(env -u OMP_NUM_THREADS nproc 2> /dev/null || getconf _NPROCESSORS_ONLN) # nproc obeys OMP_NUM_THREADS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > procs ? cores / procs : 1))}

@@ -65,7 +65,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_rank_that_is_cut_off_ends_the_others_with_one_line(number: int, shards: Path, tmp_path: Path) -> None:
     """SIGSTOP stands for a host whose link is cut: connections stay, nothing comes."""
     command = arguments(
-        tmp_path, shards, "run.timeout=5", "run.max_steps=5000", "checkpoint.every_minutes=1e-6", "optim.lr=0.0001"
+        tmp_path, shards, "run.timeout=10", "run.max_steps=5000", "checkpoint.every_minutes=1e-6", "optim.lr=0.0001"
     )
     job = Job(command, tmp_path, 3)
     job.until(lambda: job.run.steps() >= 3 and bool(job.run.saved()))

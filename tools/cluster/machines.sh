@@ -43,4 +43,6 @@ print("" if own else here, int(own or here == there[0]))' "$head" "$port" 2> /de
     start+=("--rdzv-conf=$conf${mine:+,is_host=$mine}" ${here:+"--local-addr=$here"})
     # torchrun's agents would keep the address of the first rendezvous for good, whose machine may be gone
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    # wrong settings would fail as often as RESTARTS allows
+    [[ $elastic != 10 || -n ${DRY:-} ]] || "$python" -m dist_train "$@" --print-folder > /dev/null
 }

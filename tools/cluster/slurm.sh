@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Trains on several machines of a Slurm cluster, through time limits, pre-emption and requeues:
 #   sbatch --nodes=4 --gpus-per-node=8 --time=12:00:00 tools/cluster/slurm.sh CONFIG [key=value ...]
-# Submit it in this checkout, which all machines must see at the same path, as they must see the run folder (or set
-# checkpoint.store) and the shards. Three minutes before the time limit the run saves and the job queues itself again.
+# Submit it in this checkout, which all machines must see at the same path, as they must see the shards and the run folder
+# (where it puts STOP: checkpoint.store alone does not do). Three minutes before the time limit the run saves and the job
+# queues itself again.
 #SBATCH --job-name=dist_train
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -13,9 +14,9 @@
 set -euo pipefail
 
 cd "${SLURM_SUBMIT_DIR:?this is for sbatch}"
-run=$(./launch.sh "$@" --print-folder)
 asked='' code=0
-trap 'asked=yes' USR1
+trap 'asked=yes' USR1 # first of all: it would end a script that does not listen yet
+run=$(./launch.sh "$@" --print-folder)
 
 echo "slurm.sh: job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${SLURM_RESTART_COUNT:-0} + 1)), run folder $run"
 # srun does not take the job's --cpus-per-task over by itself
