@@ -191,7 +191,8 @@ def disturb(soak: Soak, dice: random.Random, names: list[str], every: tuple[floa
         rows.append([clock, str(hosts), fault.__name__.replace("_", " "), detail, "; ".join([*seen, *told]), went_on])
         print(" | ".join(rows[-1]), flush=True)
         planned = max(soak.minutes * 60 - (time.monotonic() - began), (len(names) - len(rows)) * every[1])
-        soak.pause(min(SLOW, max(FAST, planned / max(1, soak.steps - soak.step()) - 0.1)))
+        lives = planned / 2  # the other half goes by while it starts again
+        soak.pause(min(SLOW, max(FAST, lives / max(1, soak.steps - soak.step()) - 0.1)))
     soak.pause(0)
     soak.supervise(soak.minutes * 60 * LIMIT)
     return rows

@@ -51,7 +51,7 @@ def _one_line(job: Job, rank: int) -> str:
     return line
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_rank_killed(shards: Path, tmp_path: Path, undisturbed: Run, killed: int) -> None:
     job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2)
     job.until(lambda: job.run.steps() >= 4)

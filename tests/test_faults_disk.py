@@ -53,7 +53,13 @@ def _job(disk: Path, home: Path, shards: Path, *more: str, cause: Callable[[int]
     return job
 
 
-@pytest.mark.parametrize("saves", [EVERY_STEP, "checkpoint.every_minutes=60"], ids=["save", "metrics"])
+@pytest.mark.parametrize(
+    "saves",
+    [
+        pytest.param(EVERY_STEP, id="save"),
+        pytest.param("checkpoint.every_minutes=60", id="metrics", marks=pytest.mark.full),
+    ],
+)
 def test_full_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Path, saves: str) -> None:
     """In a save, and where only lines are added to metrics.jsonl."""
     job = _job(disk, tmp_path, shards, saves, cause=functools.partial(slow_reader, 1))
@@ -119,7 +125,7 @@ def _other(folder: Path) -> Path:
     return other
 
 
-@pytest.mark.parametrize("how", ["renamed over", "written over", "cut"])
+@pytest.mark.parametrize("how", ["renamed over", "written over", pytest.param("cut", marks=pytest.mark.full)])
 def test_shard_replaced_under_a_run(shards: Path, tmp_path: Path, undisturbed: Run, how: str) -> None:
     """Noticed in one line, or harmless: never other samples without a word."""
     copy = Path(shutil.copytree(shards, tmp_path / "data/shards"))
