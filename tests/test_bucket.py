@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from faulty import FAULTS, Faulty
-from servers import free_ports
+from servers import Seaweed, free_ports
 
 from dist_train.bucket import Bucket, Unreachable
 
@@ -85,6 +85,11 @@ def test_what_does_not_pass_is_said_at_once(server: Faulty, fault: str, kind: ty
     with pytest.raises(kind, match=text) as caught:
         Bucket(server.address, patience=1000).range("object", 10, 300, len(DATA))
     assert one_line(caught.value).startswith(f"{server.address}/object") and server.gets == 1
+
+
+def test_a_store_that_says_why_is_quoted(seaweed: Seaweed) -> None:
+    with pytest.raises(ValueError, match=r"^s3://nowhere: .*bucket does not exist \(NoSuchBucket\)$"):
+        Bucket("s3://nowhere").sizes()
 
 
 @pytest.mark.parametrize("start", [4000, 9000])  # the range crosses the new end, and lies behind it

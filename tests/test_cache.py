@@ -511,6 +511,11 @@ def test_a_shard_replaced_in_the_store_is_one_line_and_exit_2(server: Faulty, da
 
 def test_a_cache_that_cannot_be_is_refused_at_the_start(server: Faulty, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for folder, said in ((f"{tmp_path}/file/x", "Not a directory"), ("/x/$NOT_SET_HERE", "is not set on this host")):
+    refused = (
+        (f"{tmp_path}/file/x", "Not a directory"),
+        ("/x/$NOT_SET_HERE", "is not set on this host"),
+        ("s3://clips/cache", "must be a folder on this host's disk"),
+    )
+    for folder, said in refused:
         with pytest.raises(ValueError, match=said):
             Host(configured(server, tmp_path / "home", f"data.cache_dir={folder}"), place(0, 1))

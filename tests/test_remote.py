@@ -110,13 +110,16 @@ def test_a_file_that_does_not_fit_is_refused(server: Faulty, name: str, tmp_path
     ("edit", "text"),
     [
         ({"version": 99}, "index format 99"),
-        ({"files": {"../evil": {"bytes": 1, "sha256": ""}}}, "names a file '../evil'"),
+        ({"files": {"../evil": {"bytes": 1, "sha256": "0" * 64}}}, "`files` is damaged"),
+        ({"files": {"evil": {"bytes": 1, "sha256": "0" * 64}}}, "names a file 'evil'"),
         ({"totals": {"samples": 11, "seconds": 1}}, "11 samples in all, 60 in its shards"),
     ],
 )
 def test_an_index_that_is_wrong(server: Faulty, edit: dict[str, Any], text: str) -> None:
     path = server.folder / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    info = json.loads(path.read_text())
+    parts = {name: info[name] | part if isinstance(part, dict) else part for name, part in edit.items()}
+    path.write_text(json.dumps(info | parts))
     with pytest.raises(ValueError, match=text):
         shards.open_set(server.address)
 
@@ -134,6 +137,8 @@ def test_a_file_in_the_place_of_the_folder(server: Faulty, tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"set data\.cache_dir or XDG_CACHE_HOME"):
         shards.open_set(server.address, keep=tmp_path / "file")
+    with pytest.raises(ValueError, match=r"/proc/x/index: .*: set data\.cache_dir"):
+        shards.open_set(server.address, keep=Path("/proc/x"))
 
 
 def test_shards_that_the_store_lists(seaweed: Seaweed, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:

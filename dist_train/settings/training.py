@@ -66,6 +66,8 @@ class Data(Section):
         if self.cache_dir is None:
             return None
         path = os.path.expandvars(self.cache_dir)
+        if "://" in path:
+            raise ValueError(f"data.cache_dir={path}: must be a folder on this host's disk, no address")
         if "$" in path:
             raise ValueError(f"data.cache_dir={self.cache_dir}: a variable in it is not set on this host")
         return Path(path).expanduser()
