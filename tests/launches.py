@@ -59,7 +59,7 @@ def make_shards(folder: Path, form: str = "WAV") -> Path:
     for number in range(CLIPS):
         record = {"label": CLASSES[number % 4], "fold": number // 4 % FOLDS + 1}
         name = f"clip{number:02d}"
-        samples.append([(f"{name}.{form.lower()}", wav(*clip(number), form=form))])
+        samples.append([(f"{name}.{form.lower()}", wav(*clip(number), "VORBIS" if form == "OGG" else "PCM_16", form))])
         samples[-1].append((f"{name}.json", json.dumps(record).encode()))
     for number in range(SHARDS):
         members = [member for sample in samples[number::SHARDS] for member in sample]
