@@ -29,6 +29,7 @@ DOWNLOAD = 3600.0  # seconds that a whole object may take
 ANSWER = re.compile(r"status code: (\d{3})")
 PASSING = re.compile(r"status code: (408|425|429|5\d\d)|RequestTimeout|SlowDown|ExpiredToken")
 TOLD = re.compile(r"<Code>([^<]+)</Code>.*?<Message>([^<]+)</Message>")
+DENIED = re.compile(r"status code: 40[13]")
 METADATA = re.compile(r"/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity")  # a cloud machine's own
 UNKNOWN = 10.0  # seconds that such a machine may take to say who it is; elsewhere nobody answers
 Value = TypeVar("Value")
@@ -210,6 +211,8 @@ class Bucket:
                 if unknown and (late or not _may_pass(error)):
                     text = "no credentials found; docs/shards.md says where they are looked for"
                     raise PermissionError(f"{where}: {text} ({_reason(error)})") from None
+                if not _may_pass(error) and DENIED.search(str(error)):  # a list's: obstore has no kind of its own
+                    raise PermissionError(f"{where}: access denied ({_reason(error)})") from None
                 if not _may_pass(error):
                     raise ValueError(f"{where}: {_reason(error)}") from None
                 if late or given_up.wait(pause * random.uniform(0.5, 1.0)):

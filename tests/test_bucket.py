@@ -175,6 +175,14 @@ def test_credentials_of_a_profile(amazon: Faulty, tmp_path: Path, monkeypatch: p
         Bucket("s3://clips").size("object")
 
 
+def test_a_list_may_be_denied_too(amazon: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    amazon.fault = lambda name, number: "403"
+    with pytest.raises(PermissionError, match="s3://clips: access denied") as caught:
+        Bucket("s3://clips", patience=1000).sizes()
+    one_line(caught.value)
+
+
 def test_no_credentials(amazon: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PermissionError, match="s3://clips/object: no credentials found") as caught:
         Bucket("s3://clips", patience=1000).size("object")

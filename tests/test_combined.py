@@ -54,7 +54,7 @@ def _mixed(sets: dict[str, Path], place: Place) -> list[str]:
 
 
 def _features(sets: dict[str, Path], place: Place) -> list[str]:
-    kept = ("features.name=packed", "features.bins=null", "features.norm=cmvn", "augment.speed=[1]")
+    kept = ("features.name=packed", "features.bins=80", "features.norm=cmvn", "augment.speed=[1]")
     return [f"data.shards=[{place(sets['features'])}]", *kept, "run.max_steps=5"]
 
 
