@@ -514,6 +514,8 @@ def test_a_cache_that_cannot_be_is_refused_at_the_start(server: Faulty, data: Pa
         ("/x/$NOT_SET_HERE", "is not set on this host"),
         ("s3://clips/cache", "must be a folder on this host's disk"),
     )
+    with pytest.raises(ValueError, match=r"data: cache_gb has no effect without cache_dir"):
+        settings(data, "data.cache_gb=1")
     for folder, said in refused:
         with pytest.raises(ValueError, match=said):
             Host(configured(server, tmp_path / "home", f"data.cache_dir={folder}"), place(0, 1))
