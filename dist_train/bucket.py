@@ -28,6 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 DOWNLOAD = 3600.0  # seconds that a whole object may take
 ANSWER = re.compile(r"status code: (\d{3})")
 PASSING = re.compile(r"status code: (408|425|429|5\d\d)|RequestTimeout|SlowDown|ExpiredToken")
+TOLD = re.compile(r"<Code>([^<]+)</Code>.*?<Message>([^<]+)</Message>")
+DENIED = re.compile(r"status code: 40[13]")
 METADATA = re.compile(r"/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity")  # a cloud machine's own
 UNKNOWN = 10.0  # seconds that such a machine may take to say who it is; elsewhere nobody answers
 Value = TypeVar("Value")
@@ -209,6 +211,8 @@ class Bucket:
                 if unknown and (late or not _may_pass(error)):
                     text = "no credentials found; docs/shards.md says where they are looked for"
                     raise PermissionError(f"{where}: {text} ({_reason(error)})") from None
+                if not _may_pass(error) and DENIED.search(str(error)):  # a list's: obstore has no kind of its own
+                    raise PermissionError(f"{where}: access denied ({_reason(error)})") from None
                 if not _may_pass(error):
                     raise ValueError(f"{where}: {_reason(error)}") from None
                 if late or given_up.wait(pause * random.uniform(0.5, 1.0)):
@@ -227,5 +231,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """An error's first line, without the library's own dump."""
-    return spoken(" ".join(str(error).split("\n\nDebug source")[0].split()))[:300]
+    """An error's first line, without the library's own dump; of a store that says why, its words."""
+    text = " ".join(str(error).split("\n\nDebug source")[0].split())
+    told = TOLD.search(text)
+    return spoken(f"{told[2]} ({told[1]})" if told else text)[:300]

@@ -20,6 +20,7 @@ from dist_train.bucket import Bucket, remote
 from dist_train.part import WORK
 from dist_train.remote import PATIENCE
 from dist_train.scanned import State, on_disk
+from dist_train.storage import local
 
 PROBE = f"{WORK}/writable"
 AT_ONCE = 2  # shards that are scanned and sent while the next one is written
@@ -111,7 +112,7 @@ def opened(dest: Path | str, patience: float = PATIENCE, write: bool = True) -> 
     """The desk of a folder or an address. ValueError, PermissionError, Unreachable: nothing can be read there, or
     written: told before the work."""
     if not remote(dest):
-        desk = Desk(Path(dest), str(dest))
+        desk = Desk(local(dest), str(dest))
         try:
             yield desk
         finally:
@@ -135,7 +136,9 @@ def opened(dest: Path | str, patience: float = PATIENCE, write: bool = True) -> 
 def writable(address: str) -> str:
     """The address. ValueError for one that takes no objects."""
     if address.lower().startswith("http"):
-        raise ValueError(f"{address}: a web server takes no objects and lists none; name s3://, gs:// or az://")
+        raise ValueError(
+            f"{Bucket(address).said}: a web server takes no objects and lists none; name s3://, gs:// or az://"
+        )
     return address
 
 

@@ -22,6 +22,7 @@ from dist_train.bucket import Bucket, remote
 from dist_train.desk import spoken
 from dist_train.jobs import Spread
 from dist_train.recordings import SUFFIXES
+from dist_train.storage import local
 from dist_train.tables import LISTS
 
 TABLES = frozenset((".csv", ".json", *LISTS, ""))
@@ -44,11 +45,11 @@ def opened(
     ValueError, PermissionError, Unreachable: of a store; its errors name addresses, not scratch files.
     """
     if not remote(source):
-        yield Path(source), jobs.in_order
+        yield local(source), jobs.in_order
         return
     if str(source).lower().startswith("http"):
         text = "a web server does not list its files: copy them to a folder, or name s3://, gs:// or az://"
-        raise ValueError(f"{source}: {text}")
+        raise ValueError(f"{Bucket(str(source)).said}: {text}")
     address, _, table = str(source).rstrip("/").rpartition("/")
     if Path(table).suffix.lower() not in (".csv", *LISTS):
         address, table = str(source).rstrip("/"), ""

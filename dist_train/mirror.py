@@ -43,8 +43,7 @@ class Mirror:
 
         Errors: `ValueError` where another job has it, or it cannot be used.
         """
-        owner = Owner(ObjectMark(self._mark), token, job)
-        self.bucket.sizes("owner.json")  # as patient as the run: a mark's own patience is short
+        owner = Owner(ObjectMark(self._mark, self.bucket), token, job)
         patiently(lambda: owner.claim(lambda found: bool(before) and found.get("token") == before), job, patience)
         self._owner = owner
 

@@ -9,6 +9,7 @@ from dist_train.bucket import remote
 from dist_train.coding import CODECS
 from dist_train.part import WHOLE, Part
 from dist_train.remote import PATIENCE
+from dist_train.storage import local
 from dist_train.trim import Trim
 
 
@@ -77,10 +78,10 @@ class Options:
         if _inside(source, dest):
             raise ValueError(f"{dest}: lies inside the source {source}; name a place elsewhere")
         if not remote(dest):
-            claim.foreign(Path(dest))
+            claim.foreign(local(dest))
 
 
 def _inside(source: Path | str, dest: Path | str) -> bool:
     if remote(source) or remote(dest):
-        return f"{dest}".rstrip("/").startswith(f"{source}".rstrip("/"))
+        return f"{dest}/".startswith(f"{source}".rstrip("/") + "/")
     return Path(source).is_dir() and Path(dest).resolve().is_relative_to(Path(source).resolve())

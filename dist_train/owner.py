@@ -62,10 +62,10 @@ class FileMark:
 
 
 class ObjectMark:
-    """A mark in an object store."""
+    """A mark in an object store. `patient`: for making it, which the run waits for; `bucket` is for its life."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self.bucket, self.name, self._object = bucket, bucket.address, "owner.json"
+    def __init__(self, bucket: Bucket, patient: Bucket) -> None:
+        self.bucket, self.patient, self.name, self._object = bucket, patient, bucket.address, "owner.json"
 
     def read(self) -> bytes:
         try:
@@ -74,7 +74,7 @@ class ObjectMark:
             return b""
 
     def write(self, data: bytes, new: bool) -> None:
-        self.bucket.put(self._object, data, new=new)
+        (self.patient if new else self.bucket).put(self._object, data, new=new)
 
     def remove(self) -> None:
         self.bucket.delete(self._object)

@@ -38,20 +38,27 @@ def fetch(address: str, patience: float, keep: Path | None) -> tuple[str, Path, 
     home = (keep or cache()) / "index"
     note = home / f"{hashlib.sha256(root.encode()).hexdigest()[:32]}.json"
     bucket = Bucket(root, patience)
+    _writable(home)
     try:
-        home.mkdir(parents=True, exist_ok=True)
         with FileLock(note.with_suffix(".lock"), timeout=WAIT):
             return root, *_fetch(bucket, home, note)
     except Timeout:
         raise ValueError(f"{note.with_suffix('.lock')}: held for {WAIT:g} s by another process: end that one") from None
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if error.errno is not None:
+            raise ValueError(f"{home}: was removed while an index was fetched: start again") from None
         raise ValueError(f"{spoken(root)}: no shards with an index there: {REINDEX.format(spoken(root))}") from None
-    except PermissionError as error:
-        if error.errno is None:
-            raise ValueError(str(error)) from None
-        raise ValueError(f"{home}: cannot be written: set data.cache_dir or XDG_CACHE_HOME") from None
     except ConnectionError:
         raise
+    except OSError as error:
+        if error.errno is None:  # the store's
+            raise ValueError(str(error)) from None
+        raise ValueError(f"{home}: {error.strerror}: set data.cache_dir or XDG_CACHE_HOME") from None
+
+
+def _writable(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{home}: {error.strerror}: set data.cache_dir or XDG_CACHE_HOME") from None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from dist_train.clouds import spoken
+from dist_train.clouds import remote, spoken
 
 STORES = ("s3", "gs", "az", "http", "https")
 FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
@@ -29,6 +29,8 @@ def local(name: str | Path) -> Path:
         return Path(name)
     if match[2]:
         raise ValueError(f"{name}: pipe: is refused, it runs a shell: copy the shards to a local folder and name that")
+    if match[1].lower() in STORES and not remote(name):
+        raise ValueError(f"{spoken(str(name))}: not an address: write SCHEME://BUCKET/PATH, such as s3://clips/esc10")
     if match[1].lower() in STORES:
         raise ValueError(f"{spoken(str(name))}: only local paths here, no store's address: copy it, or mount it")
     text = f"{match[1]}:// is not supported, only local paths, s3://, gs://, az:// and http(s)://"

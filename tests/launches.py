@@ -59,7 +59,7 @@ def make_shards(folder: Path, form: str = "WAV") -> Path:
     for number in range(CLIPS):
         record = {"label": CLASSES[number % 4], "fold": number // 4 % FOLDS + 1}
         name = f"clip{number:02d}"
-        samples.append([(f"{name}.{form.lower()}", wav(*clip(number), form=form))])
+        samples.append([(f"{name}.{form.lower()}", wav(*clip(number), "VORBIS" if form == "OGG" else "PCM_16", form))])
         samples[-1].append((f"{name}.json", json.dumps(record).encode()))
     for number in range(SHARDS):
         members = [member for sample in samples[number::SHARDS] for member in sample]
@@ -68,7 +68,7 @@ def make_shards(folder: Path, form: str = "WAV") -> Path:
     return folder
 
 
-def arguments(home: Path, data: Path, *overrides: str) -> list[str]:
+def arguments(home: Path, data: Path | str, *overrides: str) -> list[str]:
     """The command line of a tiny run in `home`/tiny on the shards `data`."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "tiny.yaml").write_text(json.dumps(SETTINGS))  # JSON is YAML
@@ -198,7 +198,7 @@ def process(target: Callable[..., None], *given: Any) -> Any:
     return one
 
 
-def train(home: Path, data: Path, *overrides: str, ranks: int = 1) -> Run:
+def train(home: Path, data: Path | str, *overrides: str, ranks: int = 1) -> Run:
     """Train to the end."""
     job = Job(arguments(home, data, *overrides), home, ranks)
     assert job.wait() == [0] * ranks, job.text()

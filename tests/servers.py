@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 BUCKET = "clips"
@@ -68,16 +68,23 @@ class Seaweed:
         until = time.monotonic() + 60
         while True:
             try:
-                request = urllib.request.Request(f"{self.address}/{BUCKET}", method="PUT")
-                urllib.request.urlopen(request, timeout=5)
+                with suppress(FileExistsError):
+                    self._send("PUT", BUCKET)
+                self._send("PUT", f"{BUCKET}/.ready")  # takes objects only some time after it knows its buckets
+                self._send("DELETE", f"{BUCKET}/.ready")
                 return
-            except urllib.error.HTTPError as error:
-                if error.code == 409:  # it is there
-                    return
             except OSError:
                 pass
             assert self.process.poll() is None and time.monotonic() < until, (self.home / "weed.log").read_text()
             time.sleep(0.1)
+
+    def _send(self, method: str, name: str) -> None:
+        """OSError where it is refused, FileExistsError for a bucket that is there."""
+        request = urllib.request.Request(f"{self.address}/{name}", data=b"", method=method)
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+        except urllib.error.HTTPError as error:
+            raise FileExistsError(name) if error.code == 409 else error from None
 
     def kill(self) -> None:
         """kill -9, as a host that is gone."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from faulty import FAULTS, Faulty
-from servers import free_ports
+from servers import Seaweed, free_ports
 
 from dist_train.bucket import Bucket, Unreachable
 
@@ -85,6 +85,11 @@ def test_what_does_not_pass_is_said_at_once(server: Faulty, fault: str, kind: ty
     with pytest.raises(kind, match=text) as caught:
         Bucket(server.address, patience=1000).range("object", 10, 300, len(DATA))
     assert one_line(caught.value).startswith(f"{server.address}/object") and server.gets == 1
+
+
+def test_a_store_that_says_why_is_quoted(seaweed: Seaweed) -> None:
+    with pytest.raises(ValueError, match=r"^s3://nowhere: .*bucket does not exist \(NoSuchBucket\)$"):
+        Bucket("s3://nowhere").sizes()
 
 
 @pytest.mark.parametrize("start", [4000, 9000])  # the range crosses the new end, and lies behind it
@@ -168,6 +173,14 @@ def test_credentials_of_a_profile(amazon: Faulty, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("AWS_PROFILE", "missing")
     with pytest.raises(ValueError, match=r"s3://clips: AWS credentials: .*missing"):
         Bucket("s3://clips").size("object")
+
+
+def test_a_list_may_be_denied_too(amazon: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    amazon.fault = lambda name, number: "403"
+    with pytest.raises(PermissionError, match="s3://clips: access denied") as caught:
+        Bucket("s3://clips", patience=1000).sizes()
+    one_line(caught.value)
 
 
 def test_no_credentials(amazon: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,12 +194,15 @@ def test_check_names_damage_in_a_store(source: Path, place: str, start: Run, tem
         ("http://127.0.0.1:1/raw", "out", "a web server does not list its files"),
         ("in", "http://127.0.0.1:1/out", "a web server takes no objects"),
         ("s3://clips/a", "s3://clips/a/b", "lies inside the source"),
+        ("s3://clips/a", "s3://clips/ab", "s3://clips/a: no objects there"),
+        ("in", "s3:/clips/out", "not an address"),
+        ("s3:/clips/in", "out", "not an address"),
         ("s3://clips/there-is-nothing", "out", "s3://clips/there-is-nothing: no objects there"),
         ("s3://clips/there-is-nothing/table.csv", "out", "s3://clips/there-is-nothing: no objects there"),
     ],
 )
 def test_places_that_cannot_be(source: Path, seaweed: Seaweed, tmp_path: Path, of: str, to: str, message: str) -> None:
-    of, to = (one if "://" in one else str(tmp_path / one) for one in (of, to))
+    of, to = (one if ":/" in one else str(tmp_path / one) for one in (of, to))
     with pytest.raises(ValueError, match=message):
         pack(of, to, options())
     assert not (tmp_path / "out").exists()

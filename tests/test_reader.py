@@ -394,6 +394,7 @@ def test_few_files_are_open_and_none_closes_in_use(tmp_path):
     ("name", "text"),
     [
         ("s3://bucket/a.tar", "only local paths here"),
+        ("s3:/bucket/a.tar", "not an address: write SCHEME://BUCKET/PATH"),
         ("https://host/a.tar", "https://"),
         ("gs://b/a.tar", "gs://"),
         ("az://b/a.tar", "az://"),

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from faulty import Faulty
 from launches import Job, Run, arguments, make_shards, settings, train
-from servers import BUCKET, Nginx, Seaweed
+from same import same_end
+from servers import Nginx, Seaweed
+from stores import upload, window_bytes
 
 from dist_train import feed, remote, shards
 from dist_train.bucket import Bucket
-from dist_train.world import Place, World
 
 SIDE = ("index.npy", "activity.npy", "keys.npy", "keys.bin")
 LENGTH = ("run.epochs=3", "optim.ema=0.9", "checkpoint.every_minutes=1e-6")
@@ -41,33 +41,6 @@ def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def undisturbed(local: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two ranks on the local shards."""
     return train(tmp_path_factory.mktemp("undisturbed"), local, *LENGTH, ranks=2)
-
-
-def upload(seaweed: Seaweed, local: Path, name: str) -> str:
-    address = f"s3://{BUCKET}/{name}"
-    bucket = Bucket(address)
-    for file in local.iterdir():
-        bucket.put(file.name, file)
-    return address
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal bit for bit, all the way down."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def assert_same_end(run: Run, other: Run) -> None:
-    for name in ("step", "loss", "stream", "grad_norm", "consumed"):
-        assert run.column(name) == other.column(name)
-    for name in ("step", "progress", "sums", "classes"):
-        assert same(run.last()[name], other.last()[name]), name
-    assert run.metrics("eval") == other.metrics("eval") and run.result() == other.result()
 
 
 def one_line(text: str, *told: str) -> None:
@@ -137,13 +110,16 @@ def test_a_file_that_does_not_fit_is_refused(server: Faulty, name: str, tmp_path
     ("edit", "text"),
     [
         ({"version": 99}, "index format 99"),
-        ({"files": {"../evil": {"bytes": 1, "sha256": ""}}}, "names a file '../evil'"),
+        ({"files": {"../evil": {"bytes": 1, "sha256": "0" * 64}}}, "`files` is damaged"),
+        ({"files": {"evil": {"bytes": 1, "sha256": "0" * 64}}}, "names a file 'evil'"),
         ({"totals": {"samples": 11, "seconds": 1}}, "11 samples in all, 60 in its shards"),
     ],
 )
 def test_an_index_that_is_wrong(server: Faulty, edit: dict[str, Any], text: str) -> None:
     path = server.folder / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    info = json.loads(path.read_text())
+    parts = {name: info[name] | part if isinstance(part, dict) else part for name, part in edit.items()}
+    path.write_text(json.dumps(info | parts))
     with pytest.raises(ValueError, match=text):
         shards.open_set(server.address)
 
@@ -161,11 +137,13 @@ def test_a_file_in_the_place_of_the_folder(server: Faulty, tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"set data\.cache_dir or XDG_CACHE_HOME"):
         shards.open_set(server.address, keep=tmp_path / "file")
+    with pytest.raises(ValueError, match=r"/proc/x/index: .*: set data\.cache_dir"):
+        shards.open_set(server.address, keep=Path("/proc/x"))
 
 
 def test_shards_that_the_store_lists(seaweed: Seaweed, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "RECENT", -1.0)
-    address = upload(seaweed, local, "listed")
+    address = upload(local, "listed")
     assert len(shards.open_set(address)) == 60
     bucket, tar = Bucket(address), (local / "tiny-1.tar").read_bytes()
     for change, text in (
@@ -184,33 +162,27 @@ def test_shards_that_the_store_lists(seaweed: Seaweed, local: Path, monkeypatch:
 # -- training
 
 
-def windows_bytes(data: Path) -> int:
+def used(data: Path) -> int:
     """Bytes of the windows of the epochs that LENGTH trains."""
     config = settings(data, *LENGTH)
-    world = World(Place(), torch.device("cpu"), "gloo", 1)
-    view, total = (found := feed.views(config).train), 3 * len(found)
-    plans = np.concatenate(list(feed.windows(view, config, world, 0, total)))
-    frames = np.minimum(plans["first"] + plans["count"], plans["frames"].astype(np.int64)) - np.maximum(
-        plans["first"], 0
-    )
-    return int((2 * frames * plans["channels"]).sum())
+    return window_bytes(feed.views(config).train, config, epochs=3)
 
 
 def test_two_ranks_on_an_s3_server_that_is_killed_twice(
     seaweed: Seaweed, local: Path, undisturbed: Run, tmp_path: Path
 ) -> None:
     """Same stream, same weights; the bytes are those of the windows."""
-    address = upload(seaweed, local, "train")
+    address = upload(local, "train")
     job = Job(arguments(tmp_path, address, *LENGTH, "data.ahead=1"), tmp_path, ranks=2)
     for step in (1, 3):  # of two an epoch
         job.until(lambda step=step: job.run.steps() >= step)  # type: ignore[misc]
         seaweed.kill()
         seaweed.start()
     assert job.wait() == [0, 0], job.text()
-    assert_same_end(job.run, undisturbed)
+    same_end(job.run, undisturbed)
     fetched, repeated = sum(job.run.column("fetched_bytes")), sum(job.run.column("store_retries"))
     assert repeated > 0 and "requests repeated" in job.text()
-    assert windows_bytes(local) <= fetched <= 1.05 * windows_bytes(local)
+    assert used(local) <= fetched <= 1.05 * used(local)
 
 
 @pytest.mark.cluster
@@ -227,13 +199,13 @@ def test_two_ranks_on_nginx(local: Path, undisturbed: Run, tmp_path: Path, monke
         assert job.wait() == [0, 0], job.text()
     finally:
         server.kill()
-    assert_same_end(job.run, undisturbed)
-    used, evaluation = windows_bytes(local), feed.views(settings(local)).evaluation
+    same_end(job.run, undisturbed)
+    evaluation = feed.views(settings(local)).evaluation
     assert evaluation is not None
     index = sum((local / name).stat().st_size for name in (*SIDE, "index.json"))
     clips = int(evaluation.rows(np.arange(len(evaluation)))["size"].sum())
     sent, answers = server.sent()
-    assert used + index < sent <= 1.05 * (used + clips) + index and answers > 50
+    assert used(local) + index < sent <= 1.05 * (used(local) + clips) + index and answers > 50
 
 
 def test_a_store_that_stays_away_ends_the_run(server: Faulty, local: Path, undisturbed: Run, tmp_path: Path) -> None:
@@ -245,7 +217,7 @@ def test_a_store_that_stays_away_ends_the_run(server: Faulty, local: Path, undis
     assert 2 in codes and 0 not in codes
     one_line(job.outputs[codes.index(2)].read_text(), server.address, "no answer in 1.5 s", "is the store up?")
     assert 0 < job.run.steps() < undisturbed.steps() and not job.run.finished and "bad sample" not in job.text()
-    assert_same_end(train(tmp_path, local, *LENGTH, ranks=2), undisturbed)
+    same_end(train(tmp_path, local, *LENGTH, ranks=2), undisturbed)
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,20 @@ class Data(Section):
     )
     max_bad: float = Field(0.001, ge=0, le=1, description="share of unreadable clips (over 10) that stops the run")
 
+    @model_validator(mode="after")
+    def _applies(self) -> "Data":
+        if self.cache_gb is not None and self.cache_dir is None:
+            raise ValueError("cache_gb has no effect without cache_dir; leave it out, or name the folder")
+        return self
+
     @property
     def cache(self) -> Path | None:
         """`cache_dir` on this host. ValueError for a variable that is not set here."""
         if self.cache_dir is None:
             return None
         path = os.path.expandvars(self.cache_dir)
+        if "://" in path:
+            raise ValueError(f"data.cache_dir={path}: must be a folder on this host's disk, no address")
         if "$" in path:
             raise ValueError(f"data.cache_dir={self.cache_dir}: a variable in it is not set on this host")
         return Path(path).expanduser()
