@@ -154,7 +154,8 @@ def test_a_machine_that_is_lost_while_the_store_restarts(shards: Path, seaweed: 
     """kill -9, the folder gone, a second job meanwhile refused, the server killed between: the same stream."""
     address = f"s3://{BUCKET}/lost"
     undisturbed = train(tmp_path / "undisturbed", shards, *LENGTH, ranks=2)
-    often = (EVERY_STEP, "run.max_steps=3000", "data.patience=2")
+    long = "run.epochs=5000"  # it must not end by itself before it is killed
+    often = (EVERY_STEP, long, "run.max_steps=3000", "data.patience=2")
     first = _job(tmp_path / "one", shards, address, *often, ranks=2)
     first.until(lambda: first.run.steps() >= 4)
     rival = _job(tmp_path / "rival", shards, address)
@@ -170,7 +171,7 @@ def test_a_machine_that_is_lost_while_the_store_restarts(shards: Path, seaweed: 
     first.kill()
     at = _newest(bucket)
     shutil.rmtree(tmp_path / "one")
-    second = _job(tmp_path / "two", shards, address, f"run.max_steps={max(at, 24) + 3}", ranks=2)
+    second = _job(tmp_path / "two", shards, address, long, f"run.max_steps={max(at, 24) + 3}", ranks=2)
     assert second.wait() == [0, 0], second.text()
     assert second.run.column("step") == list(range(1, max(at, 24) + 4))
     assert second.run.column("stream")[:24] == undisturbed.column("stream")
