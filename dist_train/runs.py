@@ -158,7 +158,7 @@ class RunFolder:
         except OSError as error:
             reason = error.strerror or str(error)
             raise ValueError(
-                f"{self.path}: the run's folder cannot be written ({reason}); give another run.dir"
+                f"{self.path}: the run's folder cannot be written ({reason}); mend that or give another run.dir"
             ) from None
 
 

@@ -157,7 +157,8 @@ def lines_since(path: Path, place: int) -> list[str]:
     wanted = [line.strip() for line in text if line.startswith(("error: ", "warning: "))]
     wanted += [f"stopped: {line}" for line in text if "stopped and saved" in line]
     wanted += [line for line in text if line.endswith("Error: a mistake in the code")]
-    wanted += [found[0] for line in text if (found := re.search("requests repeated [0-9]+", line))][:1]
+    repeated = sum(int(found[1]) for line in text if (found := re.search("requests repeated ([0-9]+)", line)))
+    wanted += [f"requests repeated {repeated}"] if repeated else []
     return list(dict.fromkeys(wanted))
 
 

@@ -88,7 +88,7 @@ def test_read_only_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Pa
     for name, folder in (("again", disk), ("new", disk / "new")):
         refused = _job(folder, tmp_path / name, shards)
         assert refused.wait() == [2, 2], refused.text()
-        assert "cannot be written (Read-only file system); give another run.dir" in _line(refused)
+        assert "cannot be written (Read-only file system); mend that or give another run.dir" in _line(refused)
     read_only(disk, False)
     last = _job(disk, tmp_path / "last", shards)
     assert last.wait() == [0, 0], last.text()

@@ -70,7 +70,9 @@ def test_the_lock_holds_within_a_process_and_ends_with_close(folder: RunFolder) 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"one: the run's folder cannot be written \(Not a directory\); give another"):
+    with pytest.raises(
+        ValueError, match=r"one: the run's folder cannot be written \(Not a directory\); mend that or give another"
+    ):
         RunFolder(tmp_path / "file" / "one").open()
 
 
