@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from dist_train import disk, jobs, scanned, scratch
-from dist_train.claim import shard_name
 from dist_train.desk import AT_ONCE, Desk
 from dist_train.jobs import Coding, Crew, Cut, Encoded
 from dist_train.packlist import Item, Packlist
 from dist_train.part import WORK, read
+from dist_train.permit import shard_name
 from dist_train.scan import scan
 from dist_train.scanned import State
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dist_train import claim, layouts, trim
+from dist_train import layouts, permit, trim
 from dist_train.bucket import remote
 from dist_train.coding import CODECS
 from dist_train.part import WHOLE, Part
@@ -78,7 +78,7 @@ class Options:
         if _inside(source, dest):
             raise ValueError(f"{dest}: lies inside the source {source}; name a place elsewhere")
         if not remote(dest):
-            claim.foreign(local(dest))
+            permit.foreign(local(dest))
 
 
 def _inside(source: Path | str, dest: Path | str) -> bool:

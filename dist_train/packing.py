@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dist_train import classes, desk, disk, folds, index, indexing, intake, jobs, layouts, loading, packlist
-from dist_train.claim import claimed, shard_name
 from dist_train.desk import Desk
 from dist_train.indexing import list_left_out
 from dist_train.jobs import Coding, Crew, Progress
@@ -23,6 +22,7 @@ from dist_train.loading import Keep, Loaded
 from dist_train.options import Options
 from dist_train.packlist import Item, Packlist
 from dist_train.part import WHOLE, WORK, Part
+from dist_train.permit import claimed, shard_name
 from dist_train.recordings import Header
 from dist_train.row import CLASSES, FEATURES
 from dist_train.samples import Sample

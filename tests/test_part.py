@@ -142,7 +142,7 @@ def test_other_lists_and_options_are_refused(source: Path, tmp_path: Path) -> No
 def test_who_would_write_the_same_shards_is_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Part, theirs: str, refused: bool
 ) -> None:
-    monkeypatch.setattr("dist_train.claim.PASSING", 0.1)
+    monkeypatch.setattr("dist_train.permit.PASSING", 0.1)
     pack(source, tmp_path / "out", options(part=Part(1, 3)))
     with filelock.FileLock(tmp_path / "out/.packing" / theirs):
         if refused:

@@ -1,4 +1,4 @@
-"""A desk -> ours to pack at: the plan lies there, the locks are held, no other packing is in the way.
+"""A desk -> a permit to pack at it: the plan lies there, the locks are held, no other packing is in the way.
 
     DEST/.packing/plan.json     what is being packed, plan-2-of-3.json by each part: another plan is refused
     DEST/.packing/lock          held while a process packs, lock-2-of-3 by each part
