@@ -4,6 +4,7 @@ Comes in: the folder. Goes out: memory-mapped rows, so opening ten million of th
 each tar's size; threads and ranks share one copy in the page cache.
 """
 
+import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -97,9 +98,12 @@ def open_set(path: str | Path, patience: float = PATIENCE, keep: Path | None = N
     else:
         root, names = find(path)
         folder, info = root, read_info(root)
-        found = {name: (root / name).stat() for name in names}
-        match_shards(root, {name: state.st_size for name, state in found.items()}, info)
-        times = tuple(found[shard["name"]].st_mtime_ns for shard in info["shards"])
+        sizes, changed = dict[str, int](), dict[str, int]()
+        for name in names:  # a hundred thousand states would be kept by the allocator long after
+            state = os.stat(root / name)
+            sizes[name], changed[name] = state.st_size, state.st_mtime_ns
+        match_shards(root, sizes, info)
+        times = tuple(changed[shard["name"]] for shard in info["shards"])
     count, counted = info["totals"]["samples"], sum(shard["samples"] for shard in info["shards"])
     if count != counted:
         raise ValueError(f"{root}/{INDEX}: {count} samples in all, {counted} in its shards: {REINDEX.format(root)}")

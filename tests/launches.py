@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -253,4 +254,5 @@ def _rank(
     os.dup2(file, 1)
     os.dup2(file, 2)
     code = work(*given)
+    sys.stdout.flush()
     os._exit(code)  # as a process of its own would end, whatever the forking parent had registered
