@@ -70,7 +70,7 @@ class Seaweed:
             try:
                 with suppress(FileExistsError):
                     self._send("PUT", BUCKET)
-                self._send("PUT", f"{BUCKET}/.ready")  # takes objects only some time after it knows its buckets
+                self._send("PUT", f"{BUCKET}/.ready", b"?")  # takes objects only some time after it knows its buckets
                 self._send("DELETE", f"{BUCKET}/.ready")
                 return
             except OSError:
@@ -78,9 +78,9 @@ class Seaweed:
             assert self.process.poll() is None and time.monotonic() < until, (self.home / "weed.log").read_text()
             time.sleep(0.1)
 
-    def _send(self, method: str, name: str) -> None:
+    def _send(self, method: str, name: str, data: bytes = b"") -> None:
         """OSError where it is refused, FileExistsError for a bucket that is there."""
-        request = urllib.request.Request(f"{self.address}/{name}", data=b"", method=method)
+        request = urllib.request.Request(f"{self.address}/{name}", data=data, method=method)
         try:
             urllib.request.urlopen(request, timeout=5).close()
         except urllib.error.HTTPError as error:

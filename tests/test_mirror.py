@@ -68,11 +68,12 @@ def test_a_fresh_machine_goes_on_from_the_store(shards: Path, seaweed: Seaweed, 
 def test_a_store_that_is_down_costs_one_warning(seaweed: Seaweed, tmp_path: Path, quick: None) -> None:
     folder, lines = tmp_path / "run", list[str]()
     folder.mkdir()
-    copy = Mirror(folder, f"s3://{BUCKET}/down", lines.append, 1.0)
+    copy = Mirror(folder, f"s3://{BUCKET}/down", lines.append, 30.0)
     copy.claim("mine", "")
     (folder / "metrics.jsonl").write_text("1\n")
     copy.flush()
     seaweed.kill()
+    copy.bucket.patience = 1.0
     try:
         for text in ("2\n", "3\n"):
             (folder / "metrics.jsonl").write_text(text)
@@ -81,6 +82,7 @@ def test_a_store_that_is_down_costs_one_warning(seaweed: Seaweed, tmp_path: Path
         assert len(lines) == 1 and "the next save tries again" in lines[0]
     finally:
         seaweed.start()
+    copy.bucket.patience = 30.0
     copy.flush()
     assert copy.bucket.read("metrics.jsonl") == b"3\n"
     copy.close()

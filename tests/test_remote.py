@@ -210,7 +210,7 @@ def test_two_ranks_on_nginx(local: Path, undisturbed: Run, tmp_path: Path, monke
 
 def test_a_store_that_stays_away_ends_the_run(server: Faulty, local: Path, undisturbed: Run, tmp_path: Path) -> None:
     """One line, exit code 2, no sample called bad; it goes on, from local disk for once."""
-    command = arguments(tmp_path, server.address, *LENGTH, "data.patience=1.5", "data.ahead=1")
+    command = arguments(tmp_path, server.address, *LENGTH, "data.patience=4", "data.ahead=1")
     server.fault = lambda name, number: "503" if server.seen["tiny-0.tar"] > 12 else None
     job = Job(command, tmp_path, ranks=2)
     codes = job.wait()
