@@ -183,5 +183,6 @@ def test_index_replaced_under_a_run(shards: Path, tmp_path: Path, undisturbed: R
     assert job.wait() == [0, 0], job.text()
     same_end(job.run, undisturbed)
     more = Job(arguments(tmp_path, copy, *LENGTH, f"run.max_steps={STEPS + 4}"), tmp_path, 2)
-    assert more.wait() == [2, 2], more.text()
+    first, other = more.wait()
+    assert first == 2 and other in (2, 3), more.text()  # it may still be joining when rank 0 leaves
     assert "tiny-1.tar: not in the index" in _line(more)
