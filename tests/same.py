@@ -23,7 +23,7 @@ def same(one: Any, other: Any, where: str = "checkpoint") -> None:
         assert one == other, where
 
 
-def same_end(run: Run, undisturbed: Run) -> None:
+def assert_same_end(run: Run, undisturbed: Run) -> None:
     """Weights, moments, average, progress, every number in the metrics, the score."""
     before, after = undisturbed.last(), run.last()
     for name in ("step", "progress", "sums", "classes"):

@@ -25,7 +25,7 @@ from disks import mount, unmount
 from gate import Gate
 from launcher import ALONE, TORCHRUN, Launch, gone
 from launches import Run, arguments, make_shards
-from same import same_end
+from same import assert_same_end
 from servers import BUCKET, Seaweed
 from soak_faults import FAULTS
 from tars import patch
@@ -228,7 +228,7 @@ def main() -> int:
         print("\n".join(table), f"\n{len(rows)} faults, {soak.starts} starts, step {soak.step()}", flush=True)
         assert soak.run.finished, "the run did not end"
         assert other.code() == 0, other.text()[-2000:]
-        same_end(soak.run, other.run)
+        assert_same_end(soak.run, other.run)
         print("equal bit for bit: weights, moments, average, stream, metrics, scores", flush=True)
     finally:
         gone(soak.processes(), 0 if soak.run.finished else 30)

@@ -16,7 +16,7 @@ import torch
 from faulty import Faulty
 from filelock import FileLock
 from launches import CLASSES, Job, arguments, process, settings, train
-from same import same_end
+from same import assert_same_end
 from servers import Seaweed
 from stores import upload
 from tars import pack, patch, wav
@@ -495,7 +495,7 @@ def test_a_cached_run_is_the_local_run_bit_for_bit(server: Faulty, data: Path, t
     local = train(tmp_path / "local", data, *lanes, ranks=2)
     there = (f"data.shards=[{server.address}]", f"data.cache_dir={tmp_path}/cache-$RANK")
     far = train(tmp_path / "far", data, *lanes, *there, ranks=2)
-    same_end(far, local)
+    assert_same_end(far, local)
     assert kept(tmp_path / "cache-0") and kept(tmp_path / "cache-1")
     assert sum(far.column("fetched_bytes")) > 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from launches import Job, arguments, clip, make_shards, train
-from same import same_end
+from same import assert_same_end
 from servers import BUCKET, Seaweed
 from stores import upload
 
@@ -68,7 +68,7 @@ def test_a_run_from_a_store_is_the_local_one(
     for name, how in (("ranges", ()), ("cache", (f"data.cache_dir={tmp_path}/kept",))):
         run = train(tmp_path / name, sets["WAV"], *LENGTH, *there, *how, ranks=ranks)
         assert run.column("stream") == local.column("stream")
-        same_end(run, local)
+        assert_same_end(run, local)
         assert sum(run.column("fetched_bytes")) > 0 if name == "ranges" else (tmp_path / "kept/shards").is_dir()
 
 
@@ -90,4 +90,4 @@ def test_each_start_may_read_and_save_elsewhere(sets: dict[str, Path], far: Plac
     for number, (shards, *how) in enumerate(starts):
         cut_short(Job(arguments(home, shards, *LENGTH, saves, *how), home, ranks=2), after=1 + number)
     run = train(home, data, *LENGTH, saves, ranks=2)
-    same_end(run, undisturbed)
+    assert_same_end(run, undisturbed)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from causes import at_step, eat, eat_in_save, fail, in_front, in_reader, slow_evaluation, slow_reader
 from launches import CLASSES, Job, Run, arguments, clip, make_shards, train
-from same import same_end
+from same import assert_same_end
 from tars import pack, wav
 
 from dist_train import shards as shard_sets
@@ -36,7 +36,7 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def _goes_on(home: Path, shards: Path, undisturbed: Run) -> None:
     """The same command again ends as if nothing had happened."""
-    same_end(train(home, shards, *LENGTH, EVERY_STEP, ranks=2), undisturbed)
+    assert_same_end(train(home, shards, *LENGTH, EVERY_STEP, ranks=2), undisturbed)
 
 
 def _errors(job: Job, rank: int) -> list[str]:
@@ -127,7 +127,7 @@ def test_a_slow_rank(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
     cause = functools.partial(slow_reader, 1)
     job = Job(arguments(tmp_path, shards, *LENGTH, EVERY_STEP), tmp_path, 2, cause)
     assert job.wait() == [0, 0], job.text()
-    same_end(job.run, undisturbed)
+    assert_same_end(job.run, undisturbed)
     assert job.run.column("slowest_rank").count(1) >= STEPS // 2
     assert "rank 1 is" in job.text() and "% slower" in job.text()
 
@@ -155,7 +155,7 @@ def test_two_jobs_in_one_folder(shards: Path, tmp_path: Path, undisturbed: Run) 
     assert second.wait() == [2, 2], second.text()
     assert f"in use by process {first.ranks[0].pid} on " in _one_line(second, 0)
     assert first.wait() == [0, 0], first.text()
-    same_end(first.run, undisturbed)
+    assert_same_end(first.run, undisturbed)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from causes import at_step, slow_reader
 from disks import fill, read_only, small_disk
 from launches import Job, Run, arguments, make_shards, train
-from same import same_end
+from same import assert_same_end
 
 from dist_train import shards as shard_sets
 
@@ -75,7 +75,7 @@ def test_full_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Path, s
     filler.unlink()
     last = _job(disk, tmp_path / "free", shards, saves)
     assert last.wait() == [0, 0], last.text()
-    same_end(last.run, undisturbed)
+    assert_same_end(last.run, undisturbed)
 
 
 def test_read_only_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Path) -> None:
@@ -92,7 +92,7 @@ def test_read_only_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Pa
     read_only(disk, False)
     last = _job(disk, tmp_path / "last", shards)
     assert last.wait() == [0, 0], last.text()
-    same_end(last.run, undisturbed)
+    assert_same_end(last.run, undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_newest_checkpoint_damaged(shards: Path, tmp_path: Path, undisturbed: Ru
     last = Job(arguments(tmp_path, shards, *LENGTH), tmp_path, 2)
     assert last.wait() == [0, 0], last.text()
     assert last.text().count(f"{newest.name}: broken checkpoint") == 1 and "goes on from" in last.text()
-    same_end(last.run, undisturbed)
+    assert_same_end(last.run, undisturbed)
 
 
 def _other(folder: Path) -> Path:
@@ -153,7 +153,7 @@ def test_shard_replaced_under_a_run(shards: Path, tmp_path: Path, undisturbed: R
         path.write_bytes(whole)
         job = Job(arguments(tmp_path, copy, *LENGTH), tmp_path, 2)
         assert job.wait() == [0, 0], job.text()
-    same_end(job.run, undisturbed)
+    assert_same_end(job.run, undisturbed)
 
 
 def _waits(mark: Path, number: int) -> None:
@@ -181,7 +181,7 @@ def test_index_replaced_under_a_run(shards: Path, tmp_path: Path, undisturbed: R
     (fewer / "index.json").replace(copy / "index.json")
     mark.touch()
     assert job.wait() == [0, 0], job.text()
-    same_end(job.run, undisturbed)
+    assert_same_end(job.run, undisturbed)
     more = Job(arguments(tmp_path, copy, *LENGTH, f"run.max_steps={STEPS + 4}"), tmp_path, 2)
     first, other = more.wait()
     assert first == 2 and other in (2, 3), more.text()  # it may still be joining when rank 0 leaves

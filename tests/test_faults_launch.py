@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from launcher import ALONE, Launch, gone, torchrun
 from launches import PATIENCE, Run, make_shards, train
-from same import same_end
+from same import assert_same_end
 
 STEPS = 40
 LENGTH = (f"run.max_steps={STEPS}", "run.epochs=100", "evaluation.every_epochs=10", "run.timeout=30")
@@ -38,7 +38,7 @@ def test_torchrun_starts_all_again_after_one_was_killed(
         launch.until(lambda ranks=ranks: not set(ranks) & set(launch.ranks()))  # type: ignore[misc]
     assert launch.code() == 0, launch.text()
     assert launch.text().count(f"goes on from {launch.run.folder}") == 2
-    same_end(launch.run, undisturbed)
+    assert_same_end(launch.run, undisturbed)
 
 
 @pytest.mark.full
@@ -69,4 +69,4 @@ def test_a_host_killed(
     assert len(lines) == 1 and "another rank was lost or cut off" in lines[0]
     hosts = [host(0), host(1)]
     assert [one.code(3 * PATIENCE) for one in hosts] == [0, 0], hosts[0].text() + hosts[1].text()
-    same_end(hosts[0].run, undisturbed)
+    assert_same_end(hosts[0].run, undisturbed)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from launches import Job, Run
-from same import same_end
+from same import assert_same_end
 from servers import Seaweed
 from stores import upload, window_bytes
 
@@ -57,7 +57,7 @@ def test_the_run_of_local_disk_though_the_server_is_killed_twice(
         seaweed.kill()
         seaweed.start()
     assert job.wait() == [0, 0], job.text()
-    same_end(job.run, local)
+    assert_same_end(job.run, local)
     settings = config.load(given[0], given[1:])
     windows = window_bytes(feed.views(settings).train, settings, EPOCHS)
     fetched, again = sum(job.run.column("fetched_bytes")), sum(job.run.column("store_retries"))
@@ -76,7 +76,7 @@ def test_bytes_of_whole_shards_on_two_hosts(
     kept, far = f"data.cache_dir={tmp_path}/host-$RANK", tmp_path / "far"
     job = Job(command(root, upload(esc10, f"lanes-{lanes}"), far, *form, kept), far, ranks=2, hosts=True)
     assert job.wait() == [0, 0], job.text()
-    same_end(job.run, local)
+    assert_same_end(job.run, local)
     data, fetched = sum(path.stat().st_size for path in esc10.glob("*.tar")), sum(job.run.column("fetched_bytes"))
     print(f"\n{lanes} lanes: {fetched} bytes by two caches, {fetched / data:.4f} of the data")
     assert least * data <= fetched <= most * data

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from launches import Job, arguments, make_shards, train
-from same import same_end
+from same import assert_same_end
 from servers import BUCKET, Seaweed
 
 from dist_train import mirror, owner
@@ -57,7 +57,7 @@ def test_a_fresh_machine_goes_on_from_the_store(shards: Path, seaweed: Seaweed, 
     assert second.wait() == [0], second.text()
     assert f"fetched the run from {address}/tiny" in second.text()
     assert f"goes on from {second.run.folder}/checkpoints/step-{stopped:08d}.pt" in second.text()
-    same_end(second.run, undisturbed)
+    assert_same_end(second.run, undisturbed)
     here = {path.relative_to(second.run.folder).as_posix() for path in second.run.folder.rglob("*") if path.is_file()}
     there = _names(f"{address}/tiny")
     assert there == {name for name in here if not name.startswith(".") and "/old/" not in name}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from faulty import Faulty
 from launches import Job, Run, arguments, make_shards, settings, train
-from same import same_end
+from same import assert_same_end
 from servers import Nginx, Seaweed
 from stores import upload, window_bytes
 
@@ -179,7 +179,7 @@ def test_two_ranks_on_an_s3_server_that_is_killed_twice(
         seaweed.kill()
         seaweed.start()
     assert job.wait() == [0, 0], job.text()
-    same_end(job.run, undisturbed)
+    assert_same_end(job.run, undisturbed)
     fetched, repeated = sum(job.run.column("fetched_bytes")), sum(job.run.column("store_retries"))
     assert repeated > 0 and "requests repeated" in job.text()
     assert used(local) <= fetched <= 1.05 * used(local)
@@ -199,7 +199,7 @@ def test_two_ranks_on_nginx(local: Path, undisturbed: Run, tmp_path: Path, monke
         assert job.wait() == [0, 0], job.text()
     finally:
         server.kill()
-    same_end(job.run, undisturbed)
+    assert_same_end(job.run, undisturbed)
     evaluation = feed.views(settings(local)).evaluation
     assert evaluation is not None
     index = sum((local / name).stat().st_size for name in (*SIDE, "index.json"))
@@ -217,7 +217,7 @@ def test_a_store_that_stays_away_ends_the_run(server: Faulty, local: Path, undis
     assert 2 in codes and 0 not in codes
     one_line(job.outputs[codes.index(2)].read_text(), server.address, "no answer in 4 s", "is the store up?")
     assert 0 < job.run.steps() < undisturbed.steps() and not job.run.finished and "bad sample" not in job.text()
-    same_end(train(tmp_path, local, *LENGTH, ranks=2), undisturbed)
+    assert_same_end(train(tmp_path, local, *LENGTH, ranks=2), undisturbed)
 
 
 @pytest.mark.parametrize(

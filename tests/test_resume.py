@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from launches import Job, Run, arguments, make_shards, train
-from same import same, same_end
+from same import assert_same_end, same
 
 STEPS = 16
 LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=3", "optim.ema=0.9", "augment.speed=[9/10, 1]")
@@ -42,7 +42,7 @@ def test_killed_three_times(shards: Path, tmp_path: Path, ranks: int) -> None:
     last = Job(command, home, ranks)
     assert last.wait() == [0] * ranks, last.text()
     assert last.text().count("goes on from") == 3
-    same_end(last.run, undisturbed)
+    assert_same_end(last.run, undisturbed)
 
 
 def test_killed_before_anything_was_saved(shards: Path, tmp_path: Path) -> None:

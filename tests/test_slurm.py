@@ -10,7 +10,7 @@ import hosts
 import pytest
 import slurm
 from launches import Run, arguments, make_shards
-from same import same_end
+from same import assert_same_end
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 PATIENCE = 400.0  # seconds
@@ -89,7 +89,7 @@ def test_a_requeue_in_mid_epoch_changes_no_bit(undisturbed: Run, queue: Queue, t
     assert not run.finished
     facts = queue.finish(job, tmp_path)
     assert facts["Restarts"] == "1"
-    same_end(run, undisturbed)
+    assert_same_end(run, undisturbed)
 
 
 def test_before_its_time_is_up_a_job_saves_and_queues_itself_again(
@@ -104,7 +104,7 @@ def test_before_its_time_is_up_a_job_saves_and_queues_itself_again(
     assert output.count("stopped and saved") == 1
     assert output.count("saved before the time limit") == 1
     assert not (run.folder / "STOP").exists()
-    same_end(run, undisturbed)
+    assert_same_end(run, undisturbed)
 
 
 def test_slurm_itself_tells_it_before_the_time_limit(queue: Queue, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_srun_starts_the_ranks_itself(where: tuple[str, str], undisturbed: Run, 
     given = arguments(tmp_path, queue.data, *LENGTH)
     trained = ("-m", "dist_train", *given)
     queue.cluster.run("srun", *where, f"--chdir={queue.root}", sys.executable, *trained, seconds=PATIENCE)
-    same_end(Run(tmp_path / "tiny"), undisturbed)
+    assert_same_end(Run(tmp_path / "tiny"), undisturbed)
 
 
 @pytest.mark.full
@@ -155,4 +155,4 @@ def test_the_recipe_of_esc10_is_requeued_in_mid_run(esc10: Path, queue: Queue, t
             queue.cluster.run("scontrol", "requeue", job)
         assert queue.finish(job, home)["Restarts"] == str(len(runs))
         runs.append(run)
-    same_end(runs[1], runs[0])
+    assert_same_end(runs[1], runs[0])
