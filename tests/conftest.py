@@ -6,10 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from servers import Seaweed
+
+if TYPE_CHECKING:
+    from launches import Run
 
 ROOT = Path(__file__).parents[1]
 LAUNCHER_VARIABLES = (
@@ -47,6 +51,22 @@ def esc10() -> Path:
     if not root.is_dir():
         pytest.skip(f"no ESC-10 at {root}; set DIST_TRAIN_ESC10")
     return root
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny shards of launches.py, anew for each file of tests."""
+    from launches import make_shards  # it starts a server of forks that has imported everything
+
+    return make_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(request: pytest.FixtureRequest, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A run of two ranks to the end of the file's LENGTH, for those that are disturbed."""
+    from launches import train
+
+    return train(tmp_path_factory.mktemp("undisturbed"), shards, *request.module.LENGTH, ranks=2)
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from launches import TRAINED, Run, make_shards, train
+from launches import TRAINED, Run, train
 
 RANKS = (1, 2, 3)
 EXACT = ("precision=fp64", "run.max_steps=60", "augment.mixup.probability=0.2")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,6 @@ Refusal = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture(scope="module")
 def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of one step."""
     return train(tmp_path_factory.mktemp("trained"), shards, ONE_STEP).folder

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from launches import CLASSES, TRAINED, clip, make_shards, settings
+from launches import CLASSES, TRAINED, clip, settings
 from tars import pack, wav
 from torch import Tensor
 
@@ -43,11 +43,6 @@ class Part(World):
 
 def _never() -> bool:
     return False
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")

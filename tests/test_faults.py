@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from causes import at_step, eat, eat_in_save, fail, in_front, in_reader, slow_evaluation, slow_reader
-from launches import CLASSES, Job, Run, arguments, clip, make_shards, train
+from launches import CLASSES, Job, Run, arguments, clip, train
 from same import assert_same_end
 from tars import pack, wav
 
@@ -22,16 +22,6 @@ STEPS = 12
 LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=2", "run.timeout=20")
 EVERY_STEP = "checkpoint.every_minutes=1e-6"
 LOST = 3  # exit code of a rank that lost another
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(tmp_path_factory.mktemp("undisturbed"), shards, *LENGTH, ranks=2)
 
 
 def _goes_on(home: Path, shards: Path, undisturbed: Run) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from causes import at_step, slow_reader
 from disks import fill, read_only, small_disk
-from launches import Job, Run, arguments, make_shards, train
+from launches import Job, Run, arguments
 from same import assert_same_end
 
 from dist_train import shards as shard_sets
@@ -19,16 +19,6 @@ from dist_train import shards as shard_sets
 STEPS = 12
 LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=2", "run.timeout=20")
 EVERY_STEP = "checkpoint.every_minutes=1e-6"
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(tmp_path_factory.mktemp("undisturbed"), shards, *LENGTH, ranks=2)
 
 
 @pytest.fixture

@@ -7,22 +7,12 @@ from pathlib import Path
 
 import pytest
 from launcher import ALONE, Launch, gone, torchrun
-from launches import PATIENCE, Run, make_shards, train
+from launches import PATIENCE, Run
 from same import assert_same_end
 
 STEPS = 40
 LENGTH = (f"run.max_steps={STEPS}", "run.epochs=100", "evaluation.every_epochs=10", "run.timeout=30")
 EVERY_STEP = "checkpoint.every_minutes=1e-6"
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(tmp_path_factory.mktemp("undisturbed"), shards, *LENGTH, ranks=2)
 
 
 def test_torchrun_starts_all_again_after_one_was_killed(

@@ -4,17 +4,11 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
 from launcher import Launch, torchrun
-from launches import arguments, make_shards
+from launches import arguments
 
 SAME = ("step", "consumed", "loss", "accuracy", "lr", "stream", "grad_norm")
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 def _accelerate(home: Path, shards: Path, *overrides: str, flags: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launches import Job, arguments, make_shards, train
+from launches import Job, arguments, train
 from same import assert_same_end
 from servers import BUCKET, Seaweed
 
@@ -19,11 +19,6 @@ from dist_train.mirror import Mirror
 
 LENGTH = ("run.max_steps=24", "evaluation.every_epochs=7", "data.valid_folds=[2]")
 EVERY_STEP = "checkpoint.every_minutes=1e-6"
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture

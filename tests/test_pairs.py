@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from clips import index_rows, raw_batch, sound
-from launches import make_shards, train
+from launches import train
 from networks import TINY, silence_dropout
 from torch.nn import functional
 
@@ -63,11 +63,6 @@ def test_a_network_trains_on_a_feature_or_is_refused(name: str, feature: str) ->
                 parameter.data -= 1e-3 / norm * parameter.grad
                 parameter.grad = None
     assert losses[1] < losses[0]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 NARROW = "resnet_se"  # 8 channels into strided 1x1 kernels, which oneDNN's channels-last form does not survive

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launches import CLASSES, Job, Run, arguments, make_shards, train
+from launches import CLASSES, Job, Run, arguments, train
 from networks import lived
 from torch import Tensor, nn
 
@@ -270,11 +270,6 @@ def test_a_head_that_cannot_be_kept(tmp_path: Path) -> None:
     assert "its classifier's head.weight is [5, 8] there, [4, 8] here" in told(state | head, NAMES[:4])
     cosines = {"projection.weight": torch.ones(5, 8)}  # of a margin loss, without a bias
     assert "its classifier's head.bias is not there, [5] here" in told(state | cosines, NAMES)
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import encoders
 import pytest
-from launches import Job, make_shards
+from launches import Job
 
 from dist_train import layouts
 
@@ -17,11 +17,6 @@ TINY = (
     *("data.batch_size=2", "data.micro_batch=2", "data.threads=1", "run.max_steps=1", "run.threads=1", "run.name=tiny"),
     *("audio.min_seconds=0.1", "log.every=1", "log.tensorboard=false", "checkpoint.every_epochs=1000"),
 )
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.mark.parametrize(

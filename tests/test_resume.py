@@ -5,17 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from launches import Job, Run, arguments, make_shards, train
+from launches import Job, Run, arguments, train
 from same import assert_same_end, same
 
 STEPS = 16
 LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=3", "optim.ema=0.9", "augment.speed=[9/10, 1]")
 EVERY_STEP = "checkpoint.every_minutes=1e-6"
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

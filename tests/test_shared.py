@@ -10,18 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from launches import PATIENCE, Job, arguments, fork, make_shards, train
+from launches import PATIENCE, Job, arguments, fork, train
 from pytest import MonkeyPatch
 
 from dist_train import owner, shared
 from dist_train.owner import FileMark, Owner
 from dist_train.runs import RunFolder
 from dist_train.world import start
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 def _proof(folder: Path, together: bool) -> int:

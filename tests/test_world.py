@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launches import PATIENCE, Job, Run, arguments, fork, make_shards
+from launches import PATIENCE, Job, Run, arguments, fork
 
 from dist_train import world
 
@@ -54,11 +54,6 @@ def test_waits_for_rank_0(tmp_path: Path) -> None:
         assert value == "value done [0, 1, 2]"
         assert refused == "refused [Errno 13] Permission denied: 'there'"
         assert lost.startswith("lost ")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
