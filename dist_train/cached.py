@@ -90,15 +90,10 @@ class Cached:
                     thread.start()
             self.turn.notify_all()
 
-    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer with the shard's bytes from `offset` on; OSError where that cannot be."""
-        for error in self.read_rows([file], [offset], [buffer]).values():
-            raise error
-
     def read_rows(
         self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
     ) -> dict[int, OSError]:
-        """`read_into` for many rows; what failed, by the row's number."""
+        """As a Source does."""
         local = self._local(set(files))
         near = [row for row, file in enumerate(files) if file in local]
         far = [row for row, file in enumerate(files) if file not in local]

@@ -85,13 +85,13 @@ def sound(one: ShardSet, files: Source, row: int) -> Sound:
     fields = one.rows[row]
     codec, rate, channels = CODECS(int(fields["codec"])), int(fields["rate"]), int(fields["channels"])
     count = min(int(fields["frames"]), MINUTE * rate)
-    if codec < CODECS.FILE:
-        raw = bytearray(count * channels * BYTES[codec])
-        files.read_into(int(fields["shard"]), int(fields["offset"]), memoryview(raw))
+    pcm = codec < CODECS.FILE
+    raw = bytearray(count * channels * BYTES[codec] if pcm else int(fields["size"]))
+    for error in files.read_rows([int(fields["shard"])], [int(fields["offset"])], [memoryview(raw)]).values():
+        raise error
+    if pcm:
         wave = level.pcm(bytes(raw), codec) / level.FULL_SCALE[codec]
     else:
-        raw = bytearray(int(fields["size"]))
-        files.read_into(int(fields["shard"]), int(fields["offset"]), memoryview(raw))
         wave = decode(raw, codec, 0, count, channels, rate) / 32768
     if not np.isfinite(wave).all():
         raise ValueError("it holds samples that are not finite")

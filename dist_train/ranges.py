@@ -49,15 +49,10 @@ class Ranges:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
-    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer with the shard's bytes from `offset` on; OSError where the shard has not so many."""
-        for error in self.read_rows([file], [offset], [buffer]).values():
-            raise error
-
     def read_rows(
         self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
     ) -> dict[int, OSError]:
-        """`read_into` for many rows at once; the rows that lie behind their shard's end, by number."""
+        """As a Source does; what failed are rows that lie behind their shard's end."""
         failed = dict[int, OSError]()
         for row, (file, offset, buffer) in enumerate(zip(files, offsets, buffers, strict=True)):
             if offset + len(buffer) > self.sizes[file]:

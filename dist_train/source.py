@@ -19,11 +19,6 @@ class Mixed:
     def __init__(self, sources: Sequence[Source], numbers: Sequence[tuple[int, int]]) -> None:
         self.sources, self.numbers = list(sources), list(numbers)
 
-    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
-        """As its source does."""
-        source, number = self.numbers[file]
-        self.sources[source].read_into(number, offset, buffer)
-
     def read_rows(
         self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
     ) -> dict[int, OSError]:

@@ -77,13 +77,13 @@ class Source(Protocol):
     def far(self) -> bool:
         """Whether a read waits on a network, so that many should be under way."""
 
-    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer with the shard's bytes from `offset` on; OSError where that cannot be."""
-
     def read_rows(
         self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
     ) -> dict[int, OSError]:
-        """`read_into` for many rows; what failed, by the row's number. Any other exception stops the run."""
+        """Fill each row's buffer with its shard's bytes from its offset on; what failed, by the row's number.
+
+        Any other exception stops the run.
+        """
 
     def traffic(self) -> tuple[int, int, int] | None:
         """Bytes that came over the network, requests, and requests that were sent again, so far; None: without one."""
