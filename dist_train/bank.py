@@ -7,38 +7,22 @@ class `noise` or `rir` that class alone. Out: all noise as one int16 tensor, all
 What is taken depends on the folders and the settings alone, so every rank holds the same.
 """
 
-import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dist_train.clouds import remote
 from dist_train.decode import to_device
-from dist_train.reader import Reader
-from dist_train.recordings import SUFFIXES, Unreadable, header, open_cut
-from dist_train.resample import Resamplers
-from dist_train.row import INDEX
 from dist_train.settings import Audio, Noise, Reverb
-from dist_train.shards import open_set
-from dist_train.source import of_view
-from dist_train.storage import local
-from dist_train.view import choose
-from dist_train.waves import Waves
-from dist_train.window import full_windows
+from dist_train.sounds import Sound, opened
 
 Ints = NDArray[np.int64]
-Sound = NDArray[np.float32]
 
 PIECE = 30.0  # seconds of a clip, at most, where not all noise fits: many short pieces vary more than a few long ones
 LONGEST = 30.0  # seconds of an impulse response's recording that are looked at
-MARGIN = 0.1  # seconds read past the end, so that a resampler's filter sees what comes there
 TABLE = 2**29  # bytes of spectra that are kept for a transform length: 2000 rooms of 1 s for windows of 3 s at 16 kHz
 
 
@@ -96,14 +80,14 @@ def noise_bank(settings: Noise, audio: Audio, device: torch.device | str) -> Ban
     """
     key = "augment.noise.shards"
     mono = audio.model_copy(update={"channels": "mono"})
-    sources = [_source(path, mono, key, "noise") for path in settings.shards]
+    sources = [opened(path, mono, key, "noise") for path in settings.shards]
     rate = audio.sample_rate
     lengths = [source.lengths() for source in sources]
     taken = take(np.concatenate(lengths), round(settings.minutes * 60 * rate), round(PIECE * rate), rate)
     clips, bad = [], list[str]()
     for source, wanted in zip(sources, np.split(taken, np.cumsum([len(part) for part in lengths])[:-1]), strict=True):
         numbers = np.flatnonzero(wanted)
-        found, unread = _read(source, numbers, wanted[numbers])
+        found, unread = source.read(numbers, wanted[numbers])
         clips += [_int16(sound) for sound in found]
         bad += unread
     clips = [clip for clip in clips if clip.any()]
@@ -120,13 +104,13 @@ def rooms_bank(settings: Reverb, audio: Audio, device: torch.device | str, dtype
     sample, the direct sound, is dropped, so reverberation does not delay; what comes after settings.seconds too.
     """
     key = "augment.reverb.shards"
-    sources = [_source(path, audio.model_copy(update={"channels": "first"}), key, "rir") for path in settings.shards]
+    sources = [opened(path, audio.model_copy(update={"channels": "first"}), key, "rir") for path in settings.shards]
     total = sum(counts := [source.count for source in sources])
     chosen = np.arange(min(settings.rooms, total)) * max(total, 1) // max(1, min(settings.rooms, total))
     rooms, bad, first = [], list[str](), 0
     for source, count in zip(sources, counts, strict=True):
         numbers = chosen[(chosen >= first) & (chosen < first + count)] - first
-        found, unread = _read(source, numbers, np.full(len(numbers), round(LONGEST * audio.sample_rate)))
+        found, unread = source.read(numbers, np.full(len(numbers), round(LONGEST * audio.sample_rate)))
         rooms += [room for room in found if room.any()]
         bad, first = bad + unread, first + count
     if not rooms:
@@ -168,125 +152,6 @@ def evenly(count: int) -> Ints:
     while len(order) < count:
         order = np.concatenate([2 * order, 2 * order + 1])
     return order[order < count]
-
-
-@dataclass(frozen=True)
-class Source:
-    """One folder of `count` clips. lengths: samples of each at audio.sample_rate; sounds: for the numbers of clips and
-    how many samples of each at most, the sound from its start on, or why it cannot be read."""
-
-    count: int
-    name: Callable[[int], str]
-    lengths: Callable[[], Ints]
-    sounds: Callable[[Ints, Ints], Iterator[Sound | str]]
-
-
-def _source(name: str, audio: Audio, key: str, label: str) -> Source:
-    if remote(name):
-        return _shards(name, audio, label)
-    if not (root := local(name)).exists():
-        raise ValueError(f"{root}: there is no such folder; name folders of shards or of recordings in {key}")
-    if root.name == INDEX or (root / INDEX).is_file() or (root.is_dir() and any(root.glob("*.tar"))):
-        return _shards(root, audio, label)
-    return _recordings(root, audio)
-
-
-def _read(source: Source, numbers: Ints, samples: Ints) -> tuple[list[Sound], list[str]]:
-    """The sounds that can be read, and "NAME: REASON" of the others."""
-    found, bad = [], []
-    for number, sound in zip(numbers.tolist(), source.sounds(numbers, samples), strict=True):
-        if isinstance(sound, str):
-            bad.append(f"{source.name(number)}: {sound}")
-        else:
-            found.append(sound)
-    return found, bad
-
-
-def _shards(root: Path | str, audio: Audio, label: str) -> Source:
-    """The clips of a set of shards, converted by `Waves`; where one of its classes is `label`, those of it alone."""
-    view = choose([one := open_set(root)])
-    if "features" in one.info:
-        raise ValueError(f"{root}: holds packed features, not sound; name shards of audio")
-    ids = np.arange(len(view))
-    if label in view.classes:
-        ids = np.flatnonzero(view.rows(ids)["label"] == view.classes.index(label))
-
-    def lengths() -> Ints:
-        rows = view.rows(ids)
-        frames, rate = rows["frames"].astype(np.int64), rows["rate"].astype(np.int64)
-        return np.asarray(-(-frames * audio.sample_rate // rate))
-
-    def sounds(numbers: Ints, samples: Ints) -> Iterator[Sound | str]:
-        waves = Waves(audio, [], Resamplers(torch.device("cpu")))
-        seconds = samples / audio.sample_rate
-        # One clip a request, since lengths differ.
-        requests = (
-            full_windows(view.rows(number), number, audio, longest)
-            for number, longest in zip(ids[numbers][:, None], seconds.tolist(), strict=True)
-        )
-        with Reader(of_view(view), requests, depth=8) as reader:
-            for raw in reader:
-                if raw.bad:
-                    yield raw.bad[0][1]
-                else:
-                    wave_RCT = waves(raw.data, raw.plan, int(raw.plan["length"][0]), None, np.zeros(1))
-                    yield wave_RCT[0, 0].numpy().copy()
-
-    return Source(len(ids), lambda number: f"{root}, {view.key(int(ids[number]))}", lengths, sounds)
-
-
-def _recordings(root: Path, audio: Audio) -> Source:
-    """The recordings below a folder, converted by soxr."""
-    paths = [root] if root.is_file() else list(_below(root))
-
-    def lengths() -> Ints:
-        return np.array([_length(path, audio.sample_rate) for path in paths], np.int64)
-
-    def sounds(numbers: Ints, samples: Ints) -> Iterator[Sound | str]:
-        for number, longest in zip(numbers.tolist(), samples.tolist(), strict=True):
-            try:
-                yield _sound(paths[number], audio, longest)
-            except Unreadable as error:
-                yield str(error)
-
-    return Source(len(paths), lambda number: str(paths[number]), lengths, sounds)
-
-
-def _below(root: Path) -> Iterator[Path]:
-    """All recordings below a folder, in order of name; links are followed, but into no folder twice."""
-    seen = set[str]()
-    for place, inner, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        inner[:] = [] if real in seen else sorted(name for name in inner if not name.startswith("."))
-        names = [] if real in seen else sorted(name for name in files if not name.startswith("."))
-        seen.add(real)
-        yield from (Path(place, name) for name in names if Path(name).suffix.lower() in SUFFIXES)
-
-
-def _length(path: Path, rate: int) -> int:
-    """Samples of a recording by its header, at least one: what cannot be read must be met, to be named."""
-    try:
-        head = header(path)
-    except Unreadable:
-        return 1
-    return max(1, math.ceil((head.seconds if head.exact else max(head.seconds, 1.0)) * rate))
-
-
-def _sound(path: Path, audio: Audio, samples: int) -> Sound:
-    """The first `samples` of a recording at audio.sample_rate, one channel."""
-    rate, blocks = open_cut(path, None, None)
-    wanted, parts, count = math.ceil((samples / audio.sample_rate + MARGIN) * rate), [], 0
-    for block in blocks:
-        parts.append(block.mean(1) if audio.channels == "mono" else block[:, 0])
-        count += len(block)
-        if count >= wanted:
-            break
-    sound = np.concatenate(parts)[:wanted]
-    if not np.isfinite(sound).all():
-        raise Unreadable("it holds samples that are not finite")
-    if rate != audio.sample_rate:
-        sound = soxr.resample(sound, rate, audio.sample_rate, quality="VHQ")
-    return np.asarray(sound[:samples], np.float32)
 
 
 def _int16(sound: Sound) -> NDArray[np.int16]:

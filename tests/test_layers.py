@@ -15,7 +15,7 @@ DATA = (
     *("intact", "subset", "choice", "shards", "view", "check", "storage", "reader", "window"),
     *("clouds", "bucket", "info", "remote", "ranges", "source"),
     *("cache", "cached", "claims", "route", "ahead"),
-    *("decode", "resample", "waves", "augment", "acoustics", "bank", "scene", "gaussian"),
+    *("decode", "resample", "waves", "augment", "acoustics", "bank", "sounds", "scene", "gaussian"),
     *("chosen", "filters", "masks", "mixing", "stretch", "preview"),
     *("features", "spectrogram", "batched", "precision", "frontend"),
 )
