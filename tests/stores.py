@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from servers import BUCKET
+from launches import Job
+from servers import BUCKET, Seaweed
 
 from dist_train import feed
 from dist_train.bucket import Bucket
@@ -30,3 +31,12 @@ def window_bytes(view: View, config: Config, epochs: int) -> int:
     stop = np.minimum(plans["first"] + plans["count"], plans["frames"].astype(np.int64))
     frames = stop - np.maximum(plans["first"], 0)
     return int((2 * frames * plans["channels"]).sum())
+
+
+def train_through_restarts(job: Job, server: Seaweed, steps: tuple[int, ...]) -> None:
+    """The job ends well, though its store is killed after each of the steps and started again."""
+    for step in steps:
+        job.until(lambda step=step: job.run.steps() >= step)  # type: ignore[misc]
+        server.kill()
+        server.start()
+    assert job.wait() == [0] * len(job.ranks), job.text()

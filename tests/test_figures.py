@@ -7,7 +7,7 @@ import pytest
 from launches import Job, Run
 from same import assert_same_end
 from servers import Seaweed
-from stores import upload, window_bytes
+from stores import train_through_restarts, upload, window_bytes
 
 from dist_train import config, feed, packing
 from dist_train.options import Options
@@ -52,11 +52,7 @@ def test_the_run_of_local_disk_though_the_server_is_killed_twice(
     far = tmp_path / "far"
     given = command(root, upload(esc10, "figures"), far)
     job = Job(given, far, ranks=2)
-    for step in (3, 13):  # of ten an epoch
-        job.until(lambda step=step: job.run.steps() >= step)  # type: ignore[misc]
-        seaweed.kill()
-        seaweed.start()
-    assert job.wait() == [0, 0], job.text()
+    train_through_restarts(job, seaweed, (3, 13))  # of ten an epoch
     assert_same_end(job.run, local)
     settings = config.load(given[0], given[1:])
     windows = window_bytes(feed.views(settings).train, settings, EPOCHS)

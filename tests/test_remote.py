@@ -14,7 +14,7 @@ from faulty import Faulty
 from launches import Job, Run, arguments, make_shards, settings, train
 from same import assert_same_end
 from servers import Nginx, Seaweed
-from stores import upload, window_bytes
+from stores import train_through_restarts, upload, window_bytes
 
 from dist_train import feed, remote, shards
 from dist_train.bucket import Bucket
@@ -174,11 +174,7 @@ def test_two_ranks_on_an_s3_server_that_is_killed_twice(
     """Same stream, same weights; the bytes are those of the windows."""
     address = upload(local, "train")
     job = Job(arguments(tmp_path, address, *LENGTH, "data.ahead=1"), tmp_path, ranks=2)
-    for step in (1, 3):  # of two an epoch
-        job.until(lambda step=step: job.run.steps() >= step)  # type: ignore[misc]
-        seaweed.kill()
-        seaweed.start()
-    assert job.wait() == [0, 0], job.text()
+    train_through_restarts(job, seaweed, (1, 3))  # of two an epoch
     assert_same_end(job.run, undisturbed)
     fetched, repeated = sum(job.run.column("fetched_bytes")), sum(job.run.column("store_retries"))
     assert repeated > 0 and "requests repeated" in job.text()
