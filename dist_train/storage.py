@@ -127,18 +127,10 @@ class Files:
         self._lock = threading.Lock()
         self._open: dict[int, Descriptor] = {}  # the longest unused first
 
-    def read_into(self, file: int, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer with the file's bytes from `offset` on; OSError naming the file where that cannot be."""
-        descriptor = self._descriptor(file)
-        try:
-            self._fill(descriptor, file, offset, buffer)
-        finally:
-            self._unchanged(file, descriptor)
-
     def read_rows(
         self, files: Sequence[int], offsets: Sequence[int], buffers: Sequence[memoryview]
     ) -> dict[int, OSError]:
-        """`read_into` for many rows, fastest where a file's rows lie side by side; what failed, by the row's number."""
+        """As a Source does, fastest where a file's rows lie side by side; what failed names the file."""
         failed = dict[int, OSError]()
         used = dict[int, Descriptor]()
         opened, descriptor = -1, None
