@@ -133,7 +133,7 @@ class Cache:
                 if digest is None:
                     return None
                 if digest == shard.sha256:
-                    with _writing(self.folder):
+                    with _writing(self.folder), self._room():  # renamed while another counts, it would count as nothing
                         _stamp(part)
                         part.replace(path)
                     return path
@@ -164,7 +164,7 @@ class Cache:
 
     def _reserve(self, shard: Shard, part: Path) -> None:
         """Make room for a shard and take it at once, so that others count it; Full where there is none."""
-        with FileLock(self.folder / "locks" / "room.lock"):
+        with self._room():
             self._sweep()
             part.unlink(missing_ok=True)
             needed = self._excess(shard.size)
@@ -210,6 +210,10 @@ class Cache:
         for part in (self.folder / "shards").glob("*.part"):
             with suppress(Timeout), self._lock(part.stem):
                 part.unlink(missing_ok=True)
+
+    def _room(self) -> FileLock:
+        """Held by who counts what is there, and by who changes names."""
+        return FileLock(self.folder / "locks" / "room.lock")
 
     def _lock(self, sha256: str) -> FileLock:
         return FileLock(self.folder / "locks" / f"{sha256}.lock", timeout=0)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -399,6 +399,29 @@ def test_a_bounded_cache_stays_in_its_bound_and_reads_on(server: Faulty, data: P
     done.set()
     thread.join()
     assert 0 < most <= bound and host.notes == []
+
+
+def test_no_name_changes_while_another_counts(server: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download that got its name between the listing and the look at its size would count as nothing."""
+    kind, (shard, *_) = Cache(tmp_path), listed(server)
+    loaded, counted, load = threading.Event(), threading.Event(), Cache._load
+
+    def slow(kind: Cache, shard: Shard, part: Path, stopped: Callable[[], bool]) -> str | None:
+        digest = load(kind, shard, part, stopped)
+        loaded.set()
+        assert counted.wait(60)
+        return digest
+
+    monkeypatch.setattr(Cache, "_load", slow)
+    thread = threading.Thread(target=kind.fetch, args=(shard,))
+    thread.start()
+    assert loaded.wait(60)
+    with kind._room():
+        counted.set()
+        thread.join(0.3)
+        assert kept(tmp_path) == [f"{shard.sha256}.part"]
+    thread.join(60)
+    assert kept(tmp_path) == [f"{shard.sha256}.tar"]
 
 
 def test_a_bound_below_a_window_reads_the_rest_as_ranges_with_one_note(
