@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -382,12 +381,9 @@ def test_pairs_can_be_allowed(tool: Tool, planted: Path, tmp_path: Path) -> None
     assert (code, errors) == (0, "")
 
 
-def test_esc10(tool: Tool) -> None:
+def test_esc10(esc10: Path, tool: Tool) -> None:
     """The official folds hold one overlap, which is known; a random fifth leaks."""
-    root = Path(os.environ.get("DIST_TRAIN_ESC10", Path(__file__).parents[2] / "shared/data/esc10"))
-    if not root.is_dir():
-        pytest.skip(f"no ESC-10 at {root}; set DIST_TRAIN_ESC10")
-    assert tool("pack", root, "esc10", "--workers", "1")[0] == 0
+    assert tool("pack", esc10, "esc10", "--workers", "1")[0] == 0
     code, told, _ = tool("audit", "esc10")
     assert code == 0, told
     assert "folds: sound: no two parts share" in told

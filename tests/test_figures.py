@@ -1,6 +1,5 @@
 """ESC-10 in an object store: the run of local disk, and the bytes that docs/storage.md says. Prints them (`-s`)."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,10 @@ SETTINGS = (  # the recipe, but for the network: what is told here does not depe
 
 
 @pytest.fixture(scope="module")
-def esc10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(esc10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 clips of 5 s in 32 shards of 2 MB."""
-    root = Path(os.environ.get("DIST_TRAIN_ESC10", Path(__file__).parents[2] / "shared/data/esc10"))
-    if not root.is_dir():
-        pytest.skip(f"no ESC-10 at {root}; set DIST_TRAIN_ESC10")
-    folder = tmp_path_factory.mktemp("esc10")
-    packing.pack(root, folder, Options(shard_mb=2, workers=2))
+    folder = tmp_path_factory.mktemp("packed")
+    packing.pack(esc10, folder, Options(shard_mb=2, workers=2))
     return folder
 
 
@@ -45,12 +41,12 @@ def trained(given: list[str], home: Path, ranks: int = 2) -> Run:
 
 
 def test_the_run_of_local_disk_though_the_server_is_killed_twice(
-    esc10: Path, seaweed: Seaweed, root: Path, tmp_path: Path
+    packed: Path, seaweed: Seaweed, root: Path, tmp_path: Path
 ) -> None:
     """Two processes, by ranges: the same stream, weights and scores; the bytes of the windows and 5 % at most."""
-    local = trained(command(root, esc10, tmp_path / "local"), tmp_path / "local")
+    local = trained(command(root, packed, tmp_path / "local"), tmp_path / "local")
     far = tmp_path / "far"
-    given = command(root, upload(esc10, "figures"), far)
+    given = command(root, upload(packed, "figures"), far)
     job = Job(given, far, ranks=2)
     train_through_restarts(job, seaweed, (3, 13))  # of ten an epoch
     assert_same_end(job.run, local)
@@ -63,16 +59,16 @@ def test_the_run_of_local_disk_though_the_server_is_killed_twice(
 
 @pytest.mark.parametrize(("lanes", "least", "most"), [(8, 0.9, 1.1), (1, 2.0, 2.0)])
 def test_bytes_of_whole_shards_on_two_hosts(
-    esc10: Path, seaweed: Seaweed, root: Path, tmp_path: Path, lanes: int, least: float, most: float
+    packed: Path, seaweed: Seaweed, root: Path, tmp_path: Path, lanes: int, least: float, most: float
 ) -> None:
     """An epoch with empty caches, a process and a folder a host: with lanes the data once in all, without them twice;
     the run of local disk either way."""
     form = ("data.eval_folds=[]", "data.micro_batch=4", f"data.lanes={lanes}", "run.epochs=1")
-    local = trained(command(root, esc10, tmp_path / "local", *form), tmp_path / "local")
+    local = trained(command(root, packed, tmp_path / "local", *form), tmp_path / "local")
     kept, far = f"data.cache_dir={tmp_path}/host-$RANK", tmp_path / "far"
-    job = Job(command(root, upload(esc10, f"lanes-{lanes}"), far, *form, kept), far, ranks=2, hosts=True)
+    job = Job(command(root, upload(packed, f"lanes-{lanes}"), far, *form, kept), far, ranks=2, hosts=True)
     assert job.wait() == [0, 0], job.text()
     assert_same_end(job.run, local)
-    data, fetched = sum(path.stat().st_size for path in esc10.glob("*.tar")), sum(job.run.column("fetched_bytes"))
+    data, fetched = sum(path.stat().st_size for path in packed.glob("*.tar")), sum(job.run.column("fetched_bytes"))
     print(f"\n{lanes} lanes: {fetched} bytes by two caches, {fetched / data:.4f} of the data")
     assert least * data <= fetched <= most * data
