@@ -1,12 +1,16 @@
 """scores.npz: written and read back equal; what is none is refused; folds are pooled."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from dist_train import scored
 from dist_train.scored import Scored
+
+if TYPE_CHECKING:
+    from launches import Run
 
 
 def scores(first: int, clips: int, several: bool = False, seed: int = 0) -> Scored:
@@ -49,3 +53,9 @@ def test_folds_are_pooled() -> None:
         scored.pool([scores(0, 5), scores(4, 2)])
     with pytest.raises(ValueError, match="cannot be pooled"):
         scored.pool([scores(0, 5), scores(5, 2, several=True)])
+
+
+def test_a_finished_run_has_scores(finished: "Run") -> None:
+    found, result = scored.read(finished.folder), finished.result()
+    assert list(found.classes) == result["classes"] and len(found.keys) == result["clips"]
+    assert float((found.probability_NC.argmax(1) == found.truth).mean()) == result["accuracy"]
