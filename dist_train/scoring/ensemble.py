@@ -27,7 +27,7 @@ def mean(parts: Sequence[Scored], average: str = "probabilities") -> Scored:
     total_NC = np.zeros_like(first.probability_NC)
     for part, weight_N in zip(alike, weight_PN, strict=True):
         total_NC += weight_N[:, None] * _spoken(part, average)
-    bad = ~readable_PN.any(0)
+    bad = np.asarray(~readable_PN.any(0))
     found_NC = total_NC if average == "probabilities" else _probabilities(total_NC, first.several)
     return replace(first, probability_NC=np.where(bad[:, None], first.probability_NC, found_NC), bad=bad)
 

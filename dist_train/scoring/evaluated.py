@@ -5,12 +5,13 @@ run -> network (the best checkpoint where a validation set chose one, else the l
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import evaluate, feed, packed, result, saved
+from dist_train import checkpoint, evaluate, feed, packed, result, saved
 from dist_train.checkpoint import Checkpoints
 from dist_train.feed import Views
 from dist_train.saved import Saved
@@ -86,6 +87,27 @@ def evaluated(run: Path, asked: Asked, overrides: Sequence[str], world: World, p
     trained = _trained(part, own.train) if own is not None else None
     best = Checkpoints(run / "checkpoints", 1, lambda line: None).best() is not None
     return Evaluated(run, network.path, best, network.config, part, second, trained, bad)
+
+
+def checkpoints(config: Config, paths: Sequence[Path], world: World, progress: Progress) -> list[Part]:
+    """Scores of single checkpoints of one run on its evaluation set, else its validation set; by one process.
+
+    ValueError: it has neither.
+    """
+    asked, own = Asked(), feed.views(config)
+    sets = _opened(config, asked, own)
+    found = []
+    for path in paths:
+        network = saved.restored(config, path, checkpoint.load(path), world, packed.of_set(sets[0]))
+        view, name = _asked(network, asked, own, sets)
+        scores = _pass(network, view, world, name, partial(_named, progress, path.name))
+        assert scores is not None, "one process is the first"
+        found.append(scores[0])
+    return found
+
+
+def _named(progress: Progress, name: str, stage: str, done: int, total: int) -> None:
+    progress(name, done, total)
 
 
 def _own(config: Config, asked: Asked) -> Views | None:

@@ -27,6 +27,7 @@ DRAWS, LEVEL = 1000, 0.95
 RANKED = ("map", "micro_map", "auc", "d_prime")
 _CHUNK = 1 << 22  # weights at once, 32 MB
 _MOST = 2e8  # clips times classes times draws of a ranking: some ten seconds
+_FEW = 8  # cells up to which kinds of groups are counted
 _NORMAL = NormalDist()
 
 Interval = tuple[float, float]
@@ -98,14 +99,31 @@ def _drawn(
 def _counts(tally: Tally, draws: int, seed: int, unit_N: Ids | None, paired: bool) -> Iterator[Floats]:
     """Some (d, cells) of all draws at a time."""
     clips = len(tally.cell_N)
-    if unit_N is None and not paired and 6 * tally.size < clips:  # a binomial a cell costs as much as six clips
-        share_K = np.bincount(tally.cell_N, minlength=tally.size) / clips
-        random, rows = np.random.default_rng(seed), max(1, _CHUNK // tally.size)
+    kinds = None if paired else _kinds(tally, unit_N)
+    if kinds is not None:
+        count_M, cells_MK = kinds
+        random, rows = np.random.default_rng(seed), max(1, _CHUNK // max(len(count_M), tally.size))
         for start in range(0, draws, rows):
-            yield random.multinomial(clips, share_K, min(rows, draws - start)).astype(np.float64)
+            drawn_DM = random.multinomial(count_M.sum(), count_M / count_M.sum(), min(rows, draws - start))
+            yield drawn_DM.astype(np.float64) if cells_MK is None else drawn_DM @ cells_MK
         return
     for weight_DN in _weights(clips, draws, seed, unit_N):
         yield tallies.summed(weight_DN, tally.cell_N, tally.size)
+
+
+def _kinds(tally: Tally, unit_N: Ids | None) -> tuple[Ids, Floats | None] | None:
+    """What is drawn, by kind: how many there are (M,), and the clips of each cell in one of them (None: one of cell m).
+
+    None where there are so many kinds that it is quicker to draw the clips: a kind costs as much as six of them.
+    """
+    if unit_N is None:
+        return (np.bincount(tally.cell_N, minlength=tally.size), None) if 6 * tally.size < len(tally.cell_N) else None
+    if tally.size > _FEW:
+        return None
+    count = int(unit_N.max()) + 1
+    cells_UK = np.bincount(unit_N * tally.size + tally.cell_N, minlength=count * tally.size).reshape(count, -1)
+    cells_MK, count_M = np.unique(cells_UK, axis=0, return_counts=True)
+    return (count_M, cells_MK.astype(np.float64)) if 6 * len(count_M) < count else None
 
 
 def _weights(clips: int, draws: int, seed: int, unit_N: Ids | None) -> Iterator[Floats]:

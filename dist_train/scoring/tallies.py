@@ -35,7 +35,7 @@ def of(scored: Scored, name: str) -> Tally:
     """The cells of a score that is no ranking. Scores of the same cells come together."""
     if name == "loss":
         return _mean(name, losses(scored))
-    if name == "accuracy" and scored.several:
+    if name == "accuracy":  # alone: of two kinds of clips, so a million in groups have few kinds of groups
         return _mean(name, right(scored).astype(np.float64))
     if name.startswith("map_at_"):
         return _mean(name, _reciprocal(scored, int(name.removeprefix("map_at_"))))
@@ -78,7 +78,7 @@ def _reciprocal(scored: Scored, k: int) -> Floats:
 
 
 def _confusion(scored: Scored) -> Tally:
-    """accuracy, balanced_accuracy, macro_f1: cells of a truth and a guess."""
+    """balanced_accuracy, macro_f1: cells of a truth and a guess."""
     width = len(scored.classes)
     code_N = scored.truth.astype(np.int64) * width + scored.probability_NC.argmax(1)
     codes, cell_N = np.unique(code_N, return_inverse=True)
@@ -88,7 +88,6 @@ def _confusion(scored: Scored) -> Tally:
         hits = summed(counts_DK * (truth_K == guess_K), truth_K, width)
         true, said = summed(counts_DK, truth_K, width), summed(counts_DK, guess_K, width)
         return {
-            "accuracy": hits.sum(1) / counts_DK.sum(1),
             "balanced_accuracy": _over(hits, true),
             "macro_f1": _over(2 * hits, true + said),
         }
