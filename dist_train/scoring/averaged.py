@@ -101,7 +101,7 @@ def _pass(network: saved.Saved, view: View, world: World, progress: Progress) ->
     counters = [one.num_batches_tracked for one in flat.norms(network.model)]
     kept = [one.clone() if one is not None else None for one in counters]
     for one in flat.norms(network.model):
-        one.reset_running_stats()  # type: ignore[operator]
+        one.reset_running_stats()
         one.momentum = None  # the plain mean over all groups
         one.training = True
     batches = feed.Feed(view, feed.windows(view, config, world, 0, total), network.front, config, training=True)
