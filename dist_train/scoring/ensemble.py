@@ -54,7 +54,10 @@ def matched(first: Scored, second: Scored) -> Scored:
     truth = second.truth[place][:, column] if second.several else back[second.truth[place]]
     if not np.array_equal(truth > 0 if second.several else truth, first.truth > 0 if first.several else first.truth):
         raise ValueError("the runs' clips have other labels, though the same keys: name runs of one data set")
-    return Scored(first.keys, first.classes, first.truth, probability_NC, second.bad[place])
+    bad = second.bad[place]
+    if not second.several:  # as sure of the next class, by the order of now
+        probability_NC[bad] = np.eye(len(column))[(first.truth[bad] + 1) % len(column)]
+    return Scored(first.keys, first.classes, first.truth, probability_NC, bad)
 
 
 def places(keys: NDArray[np.str_], among: NDArray[np.str_]) -> NDArray[np.int64]:
