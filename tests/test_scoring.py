@@ -115,6 +115,15 @@ def _guesses(right_N: np.ndarray) -> Scored:
     return Scored(keys, ("a", "b"), np.zeros(len(keys), np.int64), probability_NC, np.zeros(len(keys), np.bool_))
 
 
+def test_pairs_are_drawn_alike_by_cells_and_by_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    first, second = (_guesses(random.random(400) < rate) for rate in (0.7, 0.8))
+    cells = intervals.difference(first, second, ["accuracy"], 2000)["accuracy"]
+    monkeypatch.setattr(intervals, "_kinds", lambda tally, unit_N: None)
+    clips = intervals.difference(first, second, ["accuracy"], 2000)["accuracy"]
+    assert cells == pytest.approx(clips, abs=0.01)
+
+
 def _holds(part: Scored, groups: np.ndarray | None, value: float) -> bool:
     low, high = intervals.bootstrap(part, ["accuracy"], 400, groups=groups)["accuracy"]
     return low <= value <= high
@@ -140,6 +149,9 @@ def test_a_million_clips_take_little_memory() -> None:
     tracemalloc.stop()
     assert peak < 300e6
     half = 1.96 * math.sqrt(0.9 * 0.1 / 1e6)
+    other = _guesses(np.random.default_rng(1).random(1_000_000) < 0.9)
+    low, high = intervals.difference(part, other, ["accuracy"], groups=groups)["accuracy"]
+    assert (high - low) / 2 == pytest.approx(math.sqrt(2) * half, rel=0.15)
     for low, high in (plain, grouped):  # groups of clips that have nothing in common are as good as clips
         assert (high - low) / 2 == pytest.approx(half, rel=0.15)
 

@@ -5,14 +5,14 @@ ensemble. The model is the best checkpoint where a validation set chose one, els
 Example:
   python tools/evaluate.py runs/demo --csv /tmp/scores.csv --picture /tmp/confusion.png
 
-  torchrun --nproc_per_node=2 tools/evaluate.py runs/a runs/b --shards shards/other --json evaluation.batch_size=64
-
-Without --shards, --folds or --split it is scored on its evaluation set. Nothing is written but the files that are
-asked for; --unknown-precision writes RUN/unknown.json, by which predictions are called unknown.
+Without --shards, --folds or --split it is scored on its evaluation set. Under torchrun processes share the clips, and
+the figures are the same. Nothing is written but the files that are asked for; --unknown-precision writes
+RUN/unknown.json, by which predictions are called unknown.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -57,9 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input, 3 another rank was lost."""
+    options = parser().parse_intermixed_args(argv)
     from dist_train import memory, world
 
-    options = parser().parse_intermixed_args(argv)
     try:
         evaluate(options)
     except (ValueError, OSError) as error:
@@ -86,7 +86,7 @@ def evaluate(options: argparse.Namespace) -> None:
     asked = evaluated.Asked(options.shards, options.folds, options.split)
     with screen.bar(sys.stderr) as show:
         found = [evaluated.evaluated(run, asked, overrides, place, show) for run in runs]
-    place.lead(lambda: None)  # the others wait until all is gathered
+    place.lead(lambda: None)  # all leave together: the meeting place is rank 0's
     place.stop()
     if not place.first:
         return
@@ -172,4 +172,7 @@ def refused(line: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended)  # a gloo thread may still hold a tensor, and would abort an interpreter that is being finalised

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dist_train import scores
 from dist_train.scored import Scored
 from dist_train.scoring import ensemble, figures, intervals, mcnemar
-from dist_train.scoring.history import History, groups_of
+from dist_train.scoring.history import HELD, History, groups_of
 
 LEVEL = 0.05  # p under which a difference is called one
 
@@ -34,10 +34,13 @@ def of(runs: Sequence[History], draws: int, level: float) -> dict[str, Any]:
 
 
 def differing(runs: Sequence[History]) -> dict[str, list[Any]]:
-    """Settings by key that are not the same in all runs that have any; None for a run without."""
+    """Settings by key that are not the same in all runs that have any; None for a run without.
+
+    What each run of a cross-validation holds out is no setting of the whole.
+    """
     told = [one.settings() for one in runs]
     keys = dict.fromkeys(key for one in told for key in one)
-    rows = {key: [one.get(key) for one in told] for key in keys}
+    rows = {key: [one.get(key) for one in told] for key in keys if key not in HELD or not any(r.pooled for r in runs)}
     there = [number for number, one in enumerate(told) if one]
     return {key: row for key, row in rows.items() if any(row[number] != row[there[0]] for number in there)}
 

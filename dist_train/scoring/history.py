@@ -40,10 +40,8 @@ class History:
         """Every setting that makes a run what it is, by `section.key`."""
         if self.config is None:
             return {}
-        left_out = (*NAMES, *HELD) if self.pooled else NAMES
-        return {
-            key: value for key, value in configuration.flat(configuration.plain(self.config)) if key not in left_out
-        }
+        values = configuration.flat(configuration.plain(self.config))
+        return {key: value for key, value in values if key not in NAMES}
 
     def curve(self, kind: str, name: str) -> Curve:
         """Values of one kind of record (`train`, `eval`, `valid`) over epochs."""

@@ -64,10 +64,38 @@ def difference(
     groups: NDArray[np.unsignedinteger] | None = None,
 ) -> dict[str, Interval]:
     """Interval of `second` minus `first`, both scored on the same clips in the same order: each draw is of both."""
-    assert first.keys.tolist() == second.keys.tolist(), "clips are matched before"
+    assert np.array_equal(first.keys, second.keys), "clips are matched before"
     unit_N = units(groups)
-    one, two = (_drawn(scored, names, draws, seed, unit_N, paired=True) for scored in (first, second))
-    return {name: _interval(two[name][0] - one[name][0], two[name][1] - one[name][1], level) for name in names}
+    found = {}
+    for name in names:
+        pair = _joint(first, second, name, draws, seed, unit_N) if name not in RANKED else None
+        if pair is None:
+            pair = [_drawn(one, [name], draws, seed, unit_N, paired=True)[name] for one in (first, second)]
+        (before, drawn_before), (after, drawn_after) = pair
+        found[name] = _interval(after - before, drawn_after - drawn_before, level)
+    return found
+
+
+def _joint(
+    first: Scored, second: Scored, name: str, draws: int, seed: int, unit_N: Ids | None
+) -> list[tuple[float, Floats]] | None:
+    """A score of both in all draws, by cells that both have in common; None where there are too many."""
+    sides = [tallies.of(one, name) for one in (first, second)]
+    codes, cell_N = np.unique(sides[0].cell_N * sides[1].size + sides[1].cell_N, return_inverse=True)
+    both = Tally(cell_N, len(codes), lambda counts_DK: {})
+    if _kinds(both, unit_N) is None:
+        return None
+    keys = codes // sides[1].size, codes % sides[1].size
+    drawn: list[list[Floats]] = [[], []]
+    for counts_DK in _counts(both, draws, seed, unit_N, paired=False):
+        for part, side, key_K in zip(drawn, sides, keys, strict=True):
+            part.append(side.values(tallies.summed(counts_DK, key_K, side.size))[name])
+    return [(_whole(side, name), np.concatenate(part)) for side, part in zip(sides, drawn, strict=True)]
+
+
+def _whole(tally: Tally, name: str) -> float:
+    """The score of the clips as they are."""
+    return float(tally.values(np.bincount(tally.cell_N, minlength=tally.size)[None].astype(np.float64))[name][0])
 
 
 def units(groups: NDArray[np.unsignedinteger] | None) -> Ids | None:
@@ -91,8 +119,7 @@ def _drawn(
         if name not in found:
             tally = tallies.of(scored, name)
             parts = [tally.values(counts) for counts in _counts(tally, draws, seed, unit_N, paired)]
-            whole = tally.values(np.bincount(tally.cell_N, minlength=tally.size)[None].astype(np.float64))
-            found |= {key: (float(whole[key][0]), np.concatenate([part[key] for part in parts])) for key in whole}
+            found |= {key: (_whole(tally, key), np.concatenate([part[key] for part in parts])) for key in parts[0]}
     return {name: found[name] for name in names}
 
 
