@@ -14,7 +14,7 @@ import pytest
 import torch
 from launches import CLASSES, CLIPS, FOLDS, Job, Run, fork, settings, train
 
-from dist_train import checkpoint, feed, flat, saved, scored
+from dist_train import checkpoint, feed, flat, optim, saved, scored
 from dist_train.feed import Feed
 from dist_train.frontend import FrontEnd
 from dist_train.scored import Scored
@@ -193,6 +193,24 @@ def _front(config: Config) -> FrontEnd:
     return FrontEnd(config.audio, config.augment, config.features, seed=config.run.seed, device="cpu")
 
 
+def test_measured_statistics_go_where_the_weights_are(parts: Run) -> None:
+    """With a moving average of the weights they are its statistics, and the same ones for the same weights."""
+    config, path = saved.read(parts.folder, []), parts.saved()[-1]
+    payload = averaged.mean(parts.saved(), _never)
+    plain = averaged.measured(payload, path, config, WORLD, _never)
+    weights = list(optim.floating(saved.restored(config, path, payload, WORLD).model))
+    smooth = payload | {"step": payload["step"] | {"ema": [one.clone() for one in weights]}}
+    found = averaged.measured(smooth, path, config, WORLD, _never)
+    assert found["step"]["model"] is payload["step"]["model"]
+    states = [saved.restored(config, path, one, WORLD).model.state_dict() for one in (plain, found)]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert not torch.equal(plain["step"]["model"]["bn.running_mean"], payload["step"]["model"]["bn.running_mean"])
+
+
+def _never(stage: str, done: int, total: int) -> None:
+    assert stage and 0 < done <= total
+
+
 def test_averages_that_are_none(
     finished: Run, parts: Run, tmp_path: Path, script: Script, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,7 +240,7 @@ def test_an_average_of_averages_of_weights(tmp_path: Path) -> None:
         data = checkpoint.encode({"step": {"model": model, "ema": ema, "optimizer": {}}, **rest})
         paths.append(tmp_path / f"step-{step:08d}.pt")
         paths[-1].write_bytes(data)
-    found = averaged.mean(paths, lambda stage, done, total: None)
+    found = averaged.mean(paths, _never)
     assert found["step"]["model"]["w"].item() == 2 and found["step"]["model"]["n"].item() == 3
     wanted = torch.stack([torch.tensor([1e8 + step], dtype=torch.float32).double() for step in (1, 2, 3)]).mean(0)
     assert found["step"]["ema"][0].item() == wanted.float().item() and "optimizer" not in found["step"]
@@ -300,3 +318,28 @@ def test_what_compare_refuses(
         assert tool.main([str(argument) for argument in arguments]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1, error
+
+
+def test_clips_of_several_labels(
+    shards: Path, tmp_path: Path, script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(tmp_path, shards, "objective.name=bce", "run.epochs=2", "optim.lr=3e-3")
+    result, whole = run.result(), scored.read(run.folder)
+    picture = tmp_path / "ap.png"
+    found = told(
+        script("evaluate"), capsys, run.folder, "--draws", 100, "--picture", picture, "--csv", tmp_path / "s.csv"
+    )
+    assert found["metric"] == "map" and found["confusion"] is None and picture.read_bytes().startswith(b"\x89PNG")
+    for name, value in found["scores"].items():
+        assert value["value"] == pytest.approx(result[name], abs=1e-9)
+        assert value["low"] <= value["value"] <= value["high"] or name == "accuracy"
+    chosen = found["thresholds"]
+    assert chosen["optimistic"] and len(chosen["classes"]) == len(CLASSES)
+    for number, one in enumerate(chosen["classes"]):
+        truth_N, said_N = whole.truth[:, number] > 0, whole.probability_NC[:, number] >= one["threshold"]
+        assert one["f1"] == pytest.approx(2 * (truth_N & said_N).sum() / (truth_N.sum() + said_N.sum()))
+    assert script("evaluate").main([str(run.folder), "--draws", "0"]) == 0
+    assert "thresholds of the greatest F1 (chosen on these clips: optimistic)" in capsys.readouterr().out
+    same = told(script("compare"), capsys, run.folder, run.folder, "--draws", 100)
+    assert same["metric"] == "map" and same["pairs"][0]["differences"]["map"] == {"value": 0, "low": 0, "high": 0}
+    assert len({one["name"] for one in same["runs"]}) == 2
