@@ -50,6 +50,7 @@ def origin(config: Config, now: Progress, total: int, folder: RunFolder, checkpo
         ours = Path(wish).resolve().parent == folder.checkpoints.resolve()
         chosen = _given(Path(wish), config, ours)
     assert chosen.payload is not None
+    _trained(chosen.payload, chosen.where)
     state = chosen.payload["progress"]
     now.fits(state, chosen.where)
     checkpoints.cut(chosen.kept)
@@ -63,3 +64,12 @@ def _given(path: Path, config: Config, ours: bool) -> Origin:
     refuse_model(payload["config"], config, str(path))
     kept = payload["progress"]["step"] if ours else -1
     return Origin(payload, str(path), tuple(changes(payload["config"], config)), kept)
+
+
+def _trained(payload: dict[str, Any], where: str) -> None:
+    """ValueError for an average of checkpoints: no optimizer has moments of those weights."""
+    if "averaged" in payload:
+        raise ValueError(
+            f"{where}: is an average of checkpoints, from which no run goes on; give model.pretrained={where} to start "
+            "a new run from its weights, or run.resume=PATH of one of its parts"
+        )

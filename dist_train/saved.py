@@ -36,6 +36,11 @@ def load(run: Path, overrides: Iterable[str], world: World, stored: Stored | Non
     """
     config = read(run, overrides)
     path, payload = _payload(run)
+    return restored(config, path, payload, world, stored)
+
+
+def restored(config: Config, path: Path, payload: dict[str, Any], world: World, stored: Stored | None = None) -> Saved:
+    """The network of a checkpoint's payload. ValueError: it is another model's than the configuration's."""
     refuse_model(payload["config"], config, str(path), "leave these settings as the run has them")
     if stored is None:
         config = packed.unpacked(config, payload.get("packed"))
