@@ -92,7 +92,7 @@ def words(results: dict[str, Any]) -> list[str]:
         parts = [f"{name} {one[name]:.4f}{span(spans.get(name))}" for name in names if one[name] is not None]
         lines.append(f"pooled over {one['clips']} clips, seed {one['seed']}: {', '.join(parts)}")
     if any(one.get("intervals") for one in results["pooled"]):
-        lines.append("in brackets: 95 % bootstrap intervals over the clips, drawn by recording or speaker where these are known")
+        lines.append("in brackets: 95 % bootstrap intervals over clips (by recording or speaker where these are known)")
     for one in results.get("worst") or []:
         lines.append(f"  {one['truth']} taken for {one['guess']}: {one['clips']} of {one['of']}")
     lines.append(f"{clock(results['seconds'])} of training in all")
