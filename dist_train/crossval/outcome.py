@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dist_train import disk, feed, scored, view
 from dist_train.crossval import book, student
@@ -74,12 +73,11 @@ def pooled(runs: list[Done]) -> dict[int, Scored]:
     return {seed: scored.pool([one.scored for one in runs if one.turn.seed == seed]) for seed in seeds}
 
 
-def grouped(plan: Plan, clips: Scored) -> NDArray[np.unsignedinteger[Any]]:
-    """(N,) the recording or speaker of each clip, 0 for none: what is resampled together."""
+def groups(plan: Plan) -> dict[str, int]:
+    """The recording or speaker of each clip by its key, 0 for none: what is resampled together."""
     whole = view.choose(feed.opened(plan.config, plan.config.data.shards))
     ids = np.arange(len(whole))
-    known = dict(zip((whole.key(number) for number in ids.tolist()), whole.rows(ids)["group"].tolist(), strict=True))
-    return np.array([known[key] for key in clips.keys.tolist()], np.uint64)
+    return dict(zip((whole.key(number) for number in ids.tolist()), whole.rows(ids)["group"].tolist(), strict=True))
 
 
 def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
@@ -89,7 +87,8 @@ def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
     clips = pooled(runs)
     k = plan.config.evaluation.k
     whole = {seed: figures.of(part, k) for seed, part in clips.items()}
-    spans = {seed: _spans(plan, part) for seed, part in clips.items()}
+    known = groups(plan)
+    spans = {seed: _spans(plan, part, known) for seed, part in clips.items()}
     return {
         "metric": plan.metric,
         "seeds": seeds,
@@ -108,10 +107,11 @@ def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
     }
 
 
-def _spans(plan: Plan, clips: Scored) -> dict[str, list[float]]:
+def _spans(plan: Plan, clips: Scored, known: dict[str, int]) -> dict[str, list[float]]:
     """95 % bootstrap intervals over clips, or over their recordings or speakers where the data names them."""
     names = list(dict.fromkeys([plan.metric, *TOLD[clips.several]]))
-    found = intervals.bootstrap(clips, names, groups=grouped(plan, clips))
+    group_N = np.array([known[key] for key in clips.keys.tolist()], np.uint64)
+    found = intervals.bootstrap(clips, names, groups=group_N)
     return {name: list(ends) for name, ends in found.items()}
 
 
