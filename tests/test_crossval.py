@@ -426,7 +426,7 @@ def test_places_of_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for name, value in (("cores", 8), ("physical", 4), ("memory", 100.0)):
+    for name, value in (("granted", 8), ("physical", 4), ("memory", 100.0)):
         monkeypatch.setattr(places, name, lambda value=value: value)
     assert places.places(9, None, 1) == (Place((), 1, 2),) * 4
     assert places.places(9, 3, 2) == (Place((), 2, 1),) * 3
@@ -435,6 +435,21 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places.places(9, None, 1) == (Place((), 1, 4),) * 2
     monkeypatch.undo()
     assert 1 <= places.physical() <= (os.cpu_count() or 1) and places.memory() > 0
+
+
+def test_a_container_is_granted_less_than_its_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "GROUP", tmp_path)
+    monkeypatch.setattr(places, "cores", lambda: 64)
+    assert places.granted() == 64
+    for text, cores in (("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(text + "\n")
+        assert places.granted() == cores and places.physical() <= cores
+    machine = places.memory()
+    (tmp_path / "memory.current").write_text(f"{2**28}\n")
+    (tmp_path / "memory.max").write_text(f"{2**28 + 2**27}\n")
+    assert places.memory() == 0.125 < machine
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {2**27}\nactive_file 5\n")
+    assert places.memory() == 0.25
 
 
 def _command(root: Path, home: Path, data: Path, *more: str) -> list[str]:

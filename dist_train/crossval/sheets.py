@@ -93,6 +93,8 @@ def words(results: dict[str, Any]) -> list[str]:
         lines.append(f"pooled over {one['clips']} clips, seed {one['seed']}: {', '.join(parts)}")
     if any(one.get("intervals") for one in results["pooled"]):
         lines.append("in brackets: 95 % bootstrap intervals over clips (by recording or speaker where these are known)")
+    if results.get("worst"):
+        lines.append("most confused:")
     for one in results.get("worst") or []:
         lines.append(f"  {one['truth']} taken for {one['guess']}: {one['clips']} of {one['of']}")
     lines.append(f"{clock(results['seconds'])} of training in all")
