@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from dist_train import config as configuration
 from dist_train import disk
 from dist_train.crossval.plan import Plan, Turn
-from dist_train.owner import Busy
+from dist_train.hosts.owner import Busy
 from dist_train.runs import RunFolder
 from dist_train.settings import Config
 

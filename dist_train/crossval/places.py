@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_train.index import cores
+from dist_train.archive.index import cores
 
 _BUSY = 0.1  # share of a GPU's memory in use from which it counts as somebody's
 GROUP = Path("/sys/fs/cgroup")
