@@ -128,8 +128,13 @@ def test_some_folds_are_a_part(
     copied: Path, shards: Path, script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(copied / "tiny-folds/seed-0/fold-2")
+    for fold, value in ((1, 0.25), (3, 0.75)):  # as if a validation set had chosen
+        path = copied / f"tiny-folds/seed-0/fold-{fold}/result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"best": {"step": 3, "accuracy": value}}))
     assert _main(script, copied, shards, "--folds", "3,1") == 0
-    assert "partial: not there are seed 0 fold 2" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "partial: not there are seed 0 fold 2" in told and "best checkpoints' accuracy: mean 0.5000" in told
+    assert _results(copied)["best"]["deviation_over_folds"] == pytest.approx(statistics.stdev([0.25, 0.75]))
     assert _results(copied)["missing"] == [[0, 2]] and len(scored.read(copied / "tiny-folds").keys) == 40
     assert _main(script, copied, shards, "--collect") == 1  # all are asked for, one is not there
     capsys.readouterr()
@@ -146,6 +151,7 @@ def test_some_folds_are_a_part(
         (["--folds", "1,1"], "--folds 1,1: one is there twice"),
         (["--seeds", "0,0"], "--seeds 0,0: one is there twice"),
         (["--seeds", "1", "run.seed=2"], "run.seed and --seeds say the same"),
+        (["data.eval_folds=[2]"], "every fold is tested in its turn; for some of them give --folds"),
         (["run.resume=never"], "run.resume=never: the same command goes on"),
         (["optim.lr=0.5"], "was begun with other settings (optim.lr: 0.001 -> 0.5)"),
         (["run.epochs=7"], "(run.epochs: 30 -> 7)"),
@@ -188,6 +194,8 @@ def test_shards_of_other_clips_are_refused(copied: Path, shards: Path, tmp_path:
         book.agree(_planned(copied, others))
     moved = shutil.copytree(shards, tmp_path / "moved")
     book.agree(_planned(copied, moved))
+    with pytest.raises(ValueError, match=r"valid_shards: .* is tested too"):
+        _planned(copied, shards, None, f"data.valid_shards=[{moved}]")
     with pytest.raises(ValueError, match="would be scored twice"):
         _planned(copied, shards, None, f"data.shards=[{shards},{moved}]")
 

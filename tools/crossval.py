@@ -182,7 +182,7 @@ def tell(planned: "Plan", results: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print((planned.root / "crossval.json").read_text(encoding="utf-8"), end="")
     else:
-        screen.show([sheets.table(results), *([sheets.table(results, best=True)] if planned.validate else [])])
+        screen.show([sheets.table(results), *([sheets.table(results, best=True)] if results["best"] else [])])
         for line in sheets.words(results):
             screen.say(line)
         screen.say(f"{planned.root}: crossval.json, scores.npz, confusion.png, and a folder for each seed")

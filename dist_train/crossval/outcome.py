@@ -95,9 +95,7 @@ def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
         "folds": list(plan.folds),
         "missing": [[seed, fold] for seed in seeds for fold in plan.folds if (seed, fold) not in there],
         **over(plan.folds, {key: one.value for key, one in there.items()}),
-        "best": over(plan.folds, {key: one.best for key, one in there.items() if one.best is not None}) or None
-        if plan.validate
-        else None,
+        "best": over(plan.folds, {key: one.best for key, one in there.items() if one.best is not None}) or None,
         "pooled": [
             {"seed": seed, "clips": one.clips, **one.values, "intervals": spans[seed]} for seed, one in whole.items()
         ],

@@ -102,6 +102,10 @@ def make(file: str, overrides: Sequence[str], wish: Wish) -> Plan:
         )
     root = Path(config.run.dir) / (wish.name or config.run.name or f"{Path(file).stem}-folds")
     data = tuple(one.fingerprint for one in sets)
+    if same := [one for one in feed.opened(config, config.data.valid_shards) if one.fingerprint in data]:
+        raise ValueError(
+            f"data.valid_shards: {same[0].root} is tested too, and would choose epochs; give --validate instead"
+        )
     seeds = wish.seeds or (config.run.seed,)
     metric = scores.metric(config)
     return Plan(file, tuple(overrides), root, config, folds, wanted, seeds, data, wish.validate, metric)
@@ -123,6 +127,8 @@ def _base(file: str, overrides: Sequence[str], wish: Wish) -> Config:
                 f"data.{key}: a cross-validation tests the folds of data.shards, each in its turn; set data.{key}="
                 f"{'[]' if key.endswith('shards') else 'null'}, or train that split by python -m dist_train"
             )
+    if any(text.startswith("data.eval_folds=") for text in overrides):
+        raise ValueError("data.eval_folds: every fold is tested in its turn; for some of them give --folds")
     if config.run.resume != "auto":
         raise ValueError(f"run.resume={config.run.resume}: the same command goes on; for a fresh start give --name")
     return config

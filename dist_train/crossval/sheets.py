@@ -66,7 +66,7 @@ def table(results: dict[str, Any], best: bool = False) -> Sheet:
     rows = [(str(fold), *map(figure, cells(fold)), *((figure(mean(cells(fold))),) if many else ())) for fold in folds]
     columns = [mean([values.get((seed, fold)) for fold in folds]) for seed in seeds]
     rows.append(("mean", *map(figure, columns), *((figure(mean(columns)),) if many else ())))
-    what = "of the checkpoint that the next fold chose" if best else "of the final model"
+    what = "of the checkpoint that the validation set chose" if best else "of the final model"
     return Sheet(f"{metric} {what}, each fold held out once", head, rows)
 
 
