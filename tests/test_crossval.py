@@ -432,6 +432,12 @@ def test_places_of_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         places.places(5, None, 1)
 
 
+def test_a_last_run_alone_has_all_threads() -> None:
+    one = Place((), 1, 2)
+    threads = [[course.wider(one, number, runs, 3).threads for number in range(runs)] for runs in (3, 4, 5, 6, 7)]
+    assert threads == [[2] * 3, [2] * 3 + [6], [2] * 3 + [3] * 2, [2] * 6, [2] * 6 + [6]]
+
+
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for name, value in (("granted", 8), ("physical", 4), ("memory", 100.0)):

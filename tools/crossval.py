@@ -107,9 +107,8 @@ def train(planned: "Plan", turns: Sequence["Turn"], options: argparse.Namespace)
     waiting = [turn for turn in turns if not book.finished(turn)]
     with book.claimed(planned, waiting), showing() as show:
         course = Course(planned.file, turns, show)
-        left = sum(one.state == "waiting" for one in course.standings)
-        if left:
-            course.run(places(left, options.jobs, options.nproc))
+        if any(one.state == "waiting" for one in course.standings):
+            course.run(places(len(turns), options.jobs, options.nproc))
     return course
 
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dist_train.crossval import book
@@ -18,6 +18,15 @@ from dist_train.crossval.watch import Watch
 
 _PAUSE = 0.2  # seconds between two looks
 _GRACE = 120.0  # seconds for a run to save and end
+
+
+def wider(place: Place, number: int, runs: int, spots: int) -> Place:
+    """Of five runs at two places the fifth will be alone: it has the threads of both.
+
+    That goes by a run's number among all, not by what is free when it begins: threads change the last bits of weights.
+    """
+    last = runs % spots
+    return replace(place, threads=place.threads * spots // last) if number >= runs - last > 0 else place
 
 
 @dataclass
@@ -71,9 +80,10 @@ class Course:
         if self._hopeless():
             return False
         for number, standing in zip(free, waiting, strict=False):
-            child = Child(standing.turn, places[number], self.file)
+            place = wider(places[number], self.standings.index(standing), len(self.standings), len(places))
+            child = Child(standing.turn, place, self.file)
             self._children[number] = standing, child
-            standing.state, standing.place = "running", places[number]
+            standing.state, standing.place = "running", place
         return bool(free and waiting)
 
     def _hopeless(self) -> bool:
