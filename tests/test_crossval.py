@@ -257,13 +257,16 @@ def test_one_owner_for_each_run(shards: Path, tmp_path: Path, script: Callable[[
 STAND_IN = """
 import os, signal, sys, time
 from pathlib import Path
-run, source, seconds, end = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-Path(str(run) + ".begun").write_text(f"{time.monotonic()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}")
+run, source, wait, end = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 def saved(number, frame):
     Path(str(run) + ".saved").touch()
     sys.exit(0)
 signal.signal(signal.SIGTERM, saved)
-time.sleep(seconds)
+note = Path(str(run) + ".begun")
+note.with_suffix(".tmp").write_text(f"{time.monotonic()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}")
+note.with_suffix(".tmp").rename(note)
+while not all(run.with_name(f"fold-{fold}.begun").exists() for fold in wait.split(",")):
+    time.sleep(0.01)
 print("line before\\nerror: no such thing", flush=True)
 if end == 0:
     os.rename(source, run)
@@ -274,17 +277,18 @@ sys.exit(end)
 
 @pytest.fixture
 def stand_in(copied: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Turns whose processes are real, but train nothing: a function of (seconds, exit code) by fold gives a plan."""
+    """Turns whose processes are real, but train nothing: a function of (folds that must have begun before a run ends,
+    exit code) by fold gives a plan; fold 9 never begins."""
     planned = _planned(copied, shards)
     done = tmp_path / "done"
     shutil.move(copied / "tiny-folds/seed-0", done)
 
-    def prepare(ends: dict[int, tuple[float, int]]) -> Plan:
+    def prepare(ends: dict[int, tuple[str, int]]) -> Plan:
         def command(ranks: int, words: list[str]) -> list[str]:
             fold = next(int(word.partition("fold-")[2]) for word in words if word.startswith("run.name="))
-            seconds, code = ends[fold]
+            wait, code = ends[fold]
             run = copied / f"tiny-folds/seed-0/fold-{fold}"
-            return [sys.executable, "-c", STAND_IN, str(run), str(done / run.name), str(seconds), str(code)]
+            return [sys.executable, "-c", STAND_IN, str(run), str(done / run.name), wait, str(code)]
 
         monkeypatch.setattr(child, "command", command)
         return planned
@@ -299,7 +303,7 @@ def _ran(planned: Plan, spots: Sequence[Place]) -> Course:
 
 
 def test_runs_are_spread_over_places(stand_in: Any) -> None:
-    planned = stand_in({1: (0.5, 0), 2: (0.5, 0), 3: (0.1, 0)})
+    planned = stand_in({1: ("1,2", 0), 2: ("1,2", 0), 3: ("3", 0)})
     made = _ran(planned, [Place(("4",), 1, 1), Place(("6",), 1, 1)])
     assert [one.state for one in made.standings] == ["finished"] * 3
     begun = [turn.beside(".begun").read_text().split() for turn in planned.turns()]
@@ -307,11 +311,11 @@ def test_runs_are_spread_over_places(stand_in: Any) -> None:
     assert [gpu for _, gpu, _ in begun][:2] == ["4", "6"] and begun[2][1] in ("4", "6")
     starts = [float(when) for when, _, _ in begun]
     assert max(starts[:2]) < min(over[:2]) < starts[2]  # two side by side, the third when a place came free
-    assert all(child.spent(turn) > 0.05 for turn in planned.turns())
+    assert all(child.spent(turn) > 0 for turn in planned.turns())
 
 
 def test_a_failure_is_shown_and_the_others_go_on(stand_in: Any, capsys: Any, script: Any) -> None:
-    planned = stand_in({1: (0.0, 0), 2: (0.1, 2), 3: (0.1, 0)})
+    planned = stand_in({1: ("1", 0), 2: ("2", 2), 3: ("3", 0)})
     made = _ran(planned, [Place((), 1, 1)])
     assert [one.state for one in made.standings] == ["finished", "failed", "finished"]
     script("crossval").failures(made.standings)
@@ -320,20 +324,19 @@ def test_a_failure_is_shown_and_the_others_go_on(stand_in: Any, capsys: Any, scr
 
 
 def test_where_none_has_finished_a_failure_is_the_end(stand_in: Any) -> None:
-    made = _ran(stand_in({1: (0.1, 2), 2: (0.3, 0), 3: (0.1, 0)}), [Place((), 1, 1)])
+    made = _ran(stand_in({1: ("1", 2), 2: ("2", 0), 3: ("3", 0)}), [Place((), 1, 1)])
     assert [one.state for one in made.standings] == ["failed", "waiting", "waiting"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_reach_the_runs(stand_in: Any, number: signal.Signals) -> None:
-    planned = stand_in({1: (60, 0), 2: (60, 0), 3: (60, 0)})
+    planned = stand_in({1: ("9", 0), 2: ("9", 0), 3: ("9", 0)})
     turns = planned.turns()
 
     def ask() -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until and not all(turn.beside(".begun").exists() for turn in turns[:2]):
             time.sleep(0.02)
-        time.sleep(0.3)  # it listens right after
         os.kill(os.getpid(), number)
 
     threading.Thread(target=ask, daemon=True).start()
@@ -344,7 +347,7 @@ def test_signals_reach_the_runs(stand_in: Any, number: signal.Signals) -> None:
 
 def test_a_second_signal_does_not_wait(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child.Child, "stop", lambda self: None)  # a run that does not hear
-    planned = stand_in({1: (600, 0), 2: (600, 0), 3: (600, 0)})
+    planned = stand_in({1: ("9", 0), 2: ("9", 0), 3: ("9", 0)})
     turn = planned.turns()[0]
 
     def ask() -> None:
@@ -353,7 +356,7 @@ def test_a_second_signal_does_not_wait(stand_in: Any, monkeypatch: pytest.Monkey
             time.sleep(0.02)
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
+            time.sleep(0.5)
 
     threading.Thread(target=ask, daemon=True).start()
     _ran(planned, [Place((), 1, 1)])

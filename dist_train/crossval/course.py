@@ -110,8 +110,8 @@ class Course:
         """Ask all runs to save and end, and wait for them; a second signal kills them."""
         for _, child in self._children.values():
             child.stop()
-        until, told = time.monotonic() + _GRACE, self._told
-        while self._children and time.monotonic() < until and self._told == told:
+        until = time.monotonic() + _GRACE
+        while self._children and time.monotonic() < until and self._told < 2:
             time.sleep(_PAUSE)
             self._look()
             self.show(self.standings)
