@@ -8,7 +8,7 @@ print(model.predict("dog.ogg").label)
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, Unpack, overload
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from dist_train.inference.clips import Clip
 from dist_train.inference.prediction import Prediction, judged
 from dist_train.inference.scorer import Scorer
 from dist_train.inference.sound import Reading, Sound, named
-from dist_train.inference.timeline import Timeline, Way
+from dist_train.inference.timeline import Options, Timeline, Way
 from dist_train.recordings import Unreadable
 from dist_train.settings import Config
 from dist_train.window import window_samples
@@ -143,7 +143,7 @@ class Model:
         bad: Skip | None = None,
         threads: int | None = None,
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """(name, embedding (E,)) of any number of sounds in order, in bounded memory; `bad`, `threads` as in `stream`."""
+        """(name, embedding (E,)) of any number of sounds, in bounded memory; `bad` and `threads` as in `stream`."""
         for clips in self._clips(sounds, sample_rate, bad, threads):
             yield from zip((one.name for one in clips), self._scorer.embeddings(clips), strict=True)
 
@@ -161,29 +161,51 @@ class Model:
     ) -> Timeline:
         """What is heard when in a sound of any length, which is read by the block.
 
-        A window of `seconds` each `hop` s (default: a quarter of one, at most one), averaged where they overlap; `smooth`
-        median, exponential or none over `span` s (default: three hops). A label stays until another is `hysteresis`
-        more probable, and where a sound has several, each ends `hysteresis` under the `threshold` at which it begins.
+        A window of `seconds` each `hop` s (default: a quarter of one, at most one), averaged where they overlap;
+        `smooth` median, exponential or none over `span` s (default: three hops). A label stays until another is
+        `hysteresis` more probable; of several, each ends `hysteresis` under the `threshold` at which it begins.
         Segments under `min_duration` s are joined with a neighbour, or left out where there are several labels.
         """
-        rate, size = self.sample_rate, window_samples(self.config.audio)
-        step = size // 4 or 1 if hop is None else round(hop * rate) if hop > 0 else 0
-        if not 1 <= step <= size:
-            raise ValueError(f"hop={hop} s: give a hop over 0, up to the window of {self.seconds:g} s")
-        wide = 3 * step / rate if span is None else span
-        way = Way(step / rate, smooth, wide, self._limit(threshold), hysteresis, min_duration)
-        reading = Reading(sound, sample_rate, self.config.audio)
-        cells, name = timeline.Cells(step, len(self.classes)), named(sound)
-        settings = self.config.evaluation.model_copy(update={"clip": "windows", "hop": None})
+        options: Options = {"hop": hop, "smooth": smooth, "span": span, "threshold": threshold}
+        options |= {"hysteresis": hysteresis, "min_duration": min_duration}
+        return next(self.timelines([sound], sample_rate, **options))
+
+    def timelines(
+        self,
+        sounds: Iterable[Sound],
+        sample_rate: int | None = None,
+        *,
+        bad: Skip | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[Timeline]:
+        """Timelines of any number of sounds in order; options as in `timeline`, `bad` as in `stream`."""
+        way = self._way(**options)
+        for number, sound in enumerate(sounds):
+            found = self._timeline(sound, sample_rate, way, number)
+            if isinstance(found, Timeline):
+                yield found
+            elif bad is None:
+                raise ValueError(str(found))
+            else:
+                bad(found)
+
+    def _way(self, **options: Unpack[Options]) -> Way:
+        options["threshold"] = self._limit(options.get("threshold"))
+        return Way(self.sample_rate, window_samples(self.config.audio), **options)
+
+    def _timeline(self, sound: Sound, rate: int | None, way: Way, number: int | None = None) -> Timeline | Bad:
+        reading, name = Reading(sound, rate, self.config.audio), named(sound, number)
+        cells, hearing = timeline.Cells(way.step, len(self.classes)), self.config.evaluation
+        alone = hearing.model_copy(update={"clip": "windows", "hop": None})  # each window is a clip
         try:
-            for group in timeline.groups(timeline.windows(reading, size, step), settings.batch_size):
+            for group in timeline.groups(timeline.windows(reading, way.size, way.step), hearing.batch_size):
                 held = [Clip(name, frames_TC, 0.0) for _, frames_TC in group]
-                rows_NC, heard_N = self._scorer.probabilities(held, settings, padded=False)
+                rows_NC, heard_N = self._scorer.probabilities(held, alone, padded=False)
                 for (start, frames_TC), row_C, heard in zip(group, rows_NC, heard_N, strict=True):
                     cells.add(start, len(frames_TC), bool(heard), row_C)
         except (Unreadable, OSError) as error:
-            raise ValueError(str(ahead.refused(name, error))) from None
-        samples = max(1, int(reading.seconds * rate + 1e-6))
+            return ahead.refused(name, error)
+        samples = max(1, int(reading.seconds * self.sample_rate + 1e-6))
         return timeline.drawn(name, reading.seconds, cells.mean(samples), self.classes, self.several, way)
 
     def probabilities(self, wave_BT: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ A sound of one label at a time gives runs that cover all cells but the gaps, onc
 of each label that may overlap.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ def single(cells_KC: Cells, threshold: float | None, hysteresis: float, least: i
     for first, last in _stretches(heard):
         labels_K = _labels(cells_KC[first:last], threshold, hysteresis)
         bounds = [0, *(np.flatnonzero(np.diff(labels_K)) + 1).tolist(), last - first]
-        part = [(a + first, b + first, int(labels_K[a])) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        part = [(a + first, b + first, int(labels_K[a])) for a, b in itertools.pairwise(bounds)]
         for size in range(1, min(least, last - first)):
             part = _without(part, size, prefix_KC)
         runs += part

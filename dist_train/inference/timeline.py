@@ -9,7 +9,7 @@ Sound is read by the block: an hour takes no more of it in memory than a minute.
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,23 +62,60 @@ class Timeline:
         return {"source": self.source, "seconds": self.seconds, "segments": found}
 
 
-@dataclass(frozen=True)
-class Way:
-    """How cells become segments; times in seconds. `threshold` None: every label is known."""
+class Options(TypedDict, total=False):
+    """What `Model.timeline` takes; see there."""
 
-    hop: float
+    hop: float | None
     smooth: str
-    span: float
+    span: float | None
     threshold: float | None
     hysteresis: float
     min_duration: float
 
+
+@dataclass(frozen=True)
+class Way:
+    """How windows become segments; `size` and `step` in samples at `rate` Hz, times in seconds. `threshold` None: every
+    label is known."""
+
+    rate: int
+    size: int
+    hop: float | None = None
+    smooth: str = "median"
+    span: float | None = None
+    threshold: float | None = None
+    hysteresis: float = 0.1
+    min_duration: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """Between the starts of two windows."""
+        return max(1, self.size // 4) if self.hop is None else round(self.hop * self.rate)
+
+    @property
+    def cell(self) -> float:
+        """Seconds of a cell."""
+        return self.step / self.rate
+
+    @property
+    def width(self) -> float:
+        """Cells that smoothing spans."""
+        return 3.0 if self.span is None else self.span / self.cell
+
+    @property
+    def least(self) -> int:
+        """Cells of a segment, at least."""
+        return max(1, int(np.ceil(self.min_duration / self.cell - 1e-9)))
+
     def __post_init__(self) -> None:
+        if not 0 < self.step <= self.size:
+            seconds = self.size / self.rate
+            raise ValueError(f"hop={self.hop:g} s: give a hop over 0, up to the window of {seconds:g} s")
         if self.smooth not in SMOOTHINGS:
             raise ValueError(f"smooth={self.smooth!r}: is none of {', '.join(SMOOTHINGS)}")
         for name in ("span", "hysteresis", "min_duration"):
             value = getattr(self, name)
-            if not 0 <= value < np.inf:
+            if value is not None and not 0 <= value < np.inf:
                 raise ValueError(f"{name}={value:g}: give a number from 0 up")
 
 
@@ -147,17 +184,16 @@ def drawn(
     way: Way,
 ) -> Timeline:
     """The timeline of cells."""
-    cells_KC = segments.smoothed(cells_KC, way.smooth, way.span / way.hop)
-    least = max(1, int(np.ceil(way.min_duration / way.hop - 1e-9)))
+    cells_KC = segments.smoothed(cells_KC, way.smooth, way.width)
     if several:
         assert way.threshold is not None, "a model of several labels always has one"
-        runs = segments.several(cells_KC, way.threshold, way.hysteresis, least)
+        runs = segments.several(cells_KC, way.threshold, way.hysteresis, way.least)
     else:
-        runs = segments.single(cells_KC, way.threshold, way.hysteresis, least)
+        runs = segments.single(cells_KC, way.threshold, way.hysteresis, way.least)
     found = []
     for run in runs:
-        end = seconds if run.last == len(cells_KC) else run.last * way.hop
+        end = seconds if run.last == len(cells_KC) else run.last * way.cell
         known = run.label != segments.UNKNOWN
         label = classes[run.label] if known else UNKNOWN
-        found.append(Segment(run.first * way.hop, end, label, run.probability, known))
-    return Timeline(source, seconds, tuple(found), classes, way.hop, cells_KC)
+        found.append(Segment(run.first * way.cell, end, label, run.probability, known))
+    return Timeline(source, seconds, tuple(found), classes, way.cell, cells_KC)
