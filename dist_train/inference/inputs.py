@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from dist_train.bucket import Bucket
 from dist_train.clouds import remote, spoken
-from dist_train.inference.sound import KINDS, Named, Sound
+from dist_train.inference.sound import KINDS, Named, Plain, Sound
 from dist_train.recordings import SUFFIXES
 from dist_train.sounds import below
 
@@ -21,7 +21,7 @@ class Input:
     place: PurePosixPath
 
 
-def found(words: Sequence[str], standard: Callable[[], Sound]) -> list[Input]:
+def found(words: Sequence[str], standard: Callable[[], Plain]) -> list[Input]:
     """Everything that was named, in the order of the words, folders by name. `standard`: what `-` is.
 
     A file that is not there is found out when it is read. ValueError: a folder, address or glob without recordings.
@@ -32,7 +32,7 @@ def found(words: Sequence[str], standard: Callable[[], Sound]) -> list[Input]:
     return inputs
 
 
-def _found(word: str, standard: Callable[[], Sound]) -> list[Input]:
+def _found(word: str, standard: Callable[[], Plain]) -> list[Input]:
     if word == "-":
         return [Input(Named("-", standard()), PurePosixPath("stdin"))]
     if remote(word):
