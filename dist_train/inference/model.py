@@ -20,7 +20,7 @@ from dist_train.inference.ahead import Bad
 from dist_train.inference.clips import Clip
 from dist_train.inference.prediction import Prediction, judged
 from dist_train.inference.scorer import Scorer
-from dist_train.inference.sound import Reading, Sound, named
+from dist_train.inference.sound import Named, Reading, Sound, named
 from dist_train.inference.timeline import Options, Timeline, Way
 from dist_train.recordings import Unreadable
 from dist_train.settings import Config
@@ -105,7 +105,7 @@ class Model:
         """
         if isinstance(sound, list | tuple):
             return list(self.stream(sound, sample_rate, top=top, threshold=threshold))
-        return next(self.stream([sound], sample_rate, top=top, threshold=threshold))
+        return next(self.stream([_alone(sound)], sample_rate, top=top, threshold=threshold))
 
     def stream(
         self,
@@ -131,7 +131,7 @@ class Model:
     def embed(self, sound: Sound | Sounds, sample_rate: int | None = None) -> NDArray[np.float32]:
         """(E,) the embedding of a sound, the mean over its windows; of a list (N, E). Sounds are as in `predict`."""
         if not isinstance(sound, list | tuple):
-            return next(self.embeddings([sound], sample_rate))[1]
+            return next(self.embeddings([_alone(sound)], sample_rate))[1]
         found = [vector_E for _, vector_E in self.embeddings(sound, sample_rate)]
         return np.stack(found) if found else np.zeros((0, self._scorer.width), np.float32)
 
@@ -168,7 +168,7 @@ class Model:
         """
         options: Options = {"hop": hop, "smooth": smooth, "span": span, "threshold": threshold}
         options |= {"hysteresis": hysteresis, "min_duration": min_duration}
-        return next(self.timelines([sound], sample_rate, **options))
+        return next(self.timelines([_alone(sound)], sample_rate, **options))
 
     def timelines(
         self,
@@ -240,6 +240,11 @@ class Model:
                     bad(one)
             if good:
                 yield good
+
+
+def _alone(sound: Sound) -> Named:
+    """Under a name without a number."""
+    return sound if isinstance(sound, Named) else Named(named(sound), sound)
 
 
 def load(
