@@ -35,7 +35,7 @@ def _covered(blocks: list[np.ndarray], size: int, hop: int) -> list[tuple[int, n
     return [(start, sound[start : start + size]) for start in starts]
 
 
-@limits(max_examples=200, deadline=None)
+@limits(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 30), st.data())
 def test_windows_of_blocks_are_those_of_the_whole(lengths: list[int], size: int, data: st.DataObject) -> None:
     hop = data.draw(st.integers(1, size))
@@ -51,7 +51,7 @@ def test_windows_of_blocks_are_those_of_the_whole(lengths: list[int], size: int,
     assert heard.all()
 
 
-@limits(max_examples=100, deadline=None)
+@limits(max_examples=40, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 30), st.data())
 def test_cells_are_means_over_the_windows_that_cover_them(total: int, size: int, data: st.DataObject) -> None:
     hop = data.draw(st.integers(1, size))
@@ -74,7 +74,7 @@ def test_cells_are_means_over_the_windows_that_cover_them(total: int, size: int,
             np.testing.assert_allclose(row, sums[part].sum(0) / counts[part].sum(), atol=1e-12)
 
 
-@limits(max_examples=100, deadline=None)
+@limits(max_examples=40, deadline=None)
 @given(cells(gaps=False), st.integers(0, 6))
 def test_medians_and_exponentials_by_loops(row_KC: np.ndarray, width: int) -> None:
     half, count = -(-(width - 1) // 2) if width else 0, len(row_KC)
@@ -100,7 +100,7 @@ def test_smoothing_stays_between_gaps() -> None:
         np.testing.assert_allclose(smoothed(row_KC, kind, 5), row_KC)
 
 
-@limits(max_examples=300, deadline=None)
+@limits(max_examples=80, deadline=None)
 @given(cells(), st.sampled_from([None, 0.3, 0.5]), st.sampled_from([0.0, 0.1, 0.3]), st.integers(1, 8))
 def test_runs_of_one_label_cover_all_that_is_heard(
     row_KC: np.ndarray, threshold: float | None, hysteresis: float, least: int
@@ -118,7 +118,7 @@ def test_runs_of_one_label_cover_all_that_is_heard(
         assert run.last - run.first >= least or alone
 
 
-@limits(max_examples=200, deadline=None)
+@limits(max_examples=60, deadline=None)
 @given(cells(), st.sampled_from([None, 0.4]))
 def test_without_hysteresis_the_best_label_is_said(row_KC: np.ndarray, threshold: float | None) -> None:
     expected = [
@@ -136,7 +136,7 @@ def test_without_hysteresis_the_best_label_is_said(row_KC: np.ndarray, threshold
         assert one == other or equal
 
 
-@limits(max_examples=200, deadline=None)
+@limits(max_examples=60, deadline=None)
 @given(cells(), st.sampled_from([0.2, 0.3, 0.5]), st.sampled_from([0.0, 0.15, 0.6]), st.integers(1, 4))
 def test_runs_of_several_labels_by_a_loop(row_KC: np.ndarray, threshold: float, hysteresis: float, least: int) -> None:
     expected = []
@@ -153,7 +153,7 @@ def test_runs_of_several_labels_by_a_loop(row_KC: np.ndarray, threshold: float, 
     assert [run[:3] for run in found] == sorted(expected)
 
 
-@limits(max_examples=50, deadline=None)
+@limits(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.sampled_from(["median", "exponential", "none"]), st.floats(0, 9), st.booleans())
 def test_a_constant_sound_is_one_segment(count: int, smooth: str, least: float, several: bool) -> None:
     way = Way(100, 100, hop=0.25, smooth=smooth, span=1.0, threshold=0.5 if several else None, min_duration=least)
@@ -178,7 +178,7 @@ def test_hysteresis_holds_a_label_and_a_short_one_goes_to_the_likelier_neighbour
 
 
 def test_options_that_make_no_sense() -> None:
-    for given, said in (
+    for options, said in (
         ({"hop": 0.0}, "give a hop over 0, up to the window of 1 s"),
         ({"hop": 1.5}, "give a hop over 0, up to the window of 1 s"),
         ({"smooth": "mean"}, "smooth='mean': is none of median, exponential, none"),
@@ -186,4 +186,4 @@ def test_options_that_make_no_sense() -> None:
         ({"span": float("nan")}, "span=nan: give a number from 0 up"),
     ):
         with pytest.raises(ValueError, match=said):
-            Way(100, 100, **given)
+            Way(100, 100, **options)
