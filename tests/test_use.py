@@ -11,6 +11,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -104,6 +105,20 @@ def test_sound_is_what_packing_makes_of_it(sounds: dict[str, Path]) -> None:
         whole, rate = soundfile.read(path, dtype="float32")
         for form in (path, str(path), path.read_bytes(), whole, torch.from_numpy(whole), Named("x", whole)):
             np.testing.assert_array_equal(np.concatenate(list(Reading(form, rate, audio))), expected)
+
+
+def test_what_ffmpeg_reads(sounds: dict[str, Path], tmp_path: Path) -> None:
+    wave, rate = soundfile.read(next(iter(sounds.values())), dtype="float32")
+    with av.open(str(tmp_path / "a.m4a"), "w") as file:
+        stream = file.add_stream("aac", rate=rate, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T), format="fltp", layout="stereo")
+        frame.sample_rate = rate
+        for part in (frame, None):
+            file.mux(stream.encode(part))
+    wav = encode(tmp_path / "a.m4a", "pcm16", 16000, 1, None, None, 0.0).data
+    expected, _ = soundfile.read(io.BytesIO(wav), dtype="int16", always_2d=True)
+    for sound in (tmp_path / "a.m4a", (tmp_path / "a.m4a").read_bytes()):
+        np.testing.assert_array_equal(np.concatenate(list(Reading(sound, None, Audio()))), expected)
 
 
 def test_arrays_of_integers_and_raw_pcm(model: Model) -> None:
@@ -270,8 +285,12 @@ def test_the_server_of_the_page(home: Path, model: Model, sounds: dict[str, Path
     served: list[ThreadingHTTPServer] = []
     names: dict[str, Any] = {"__name__": "served"}
     serve = ThreadingHTTPServer.serve_forever
+
+    def keep(server: ThreadingHTTPServer) -> None:
+        served.append(server)
+
     with pytest.MonkeyPatch.context() as patch:  # the page's own server, that it can be stopped
-        patch.setattr(ThreadingHTTPServer, "serve_forever", served.append)
+        patch.setattr(ThreadingHTTPServer, "serve_forever", keep)
         exec(compile(code, "use.md", "exec"), names)
     patched = served[0]
     thread = threading.Thread(target=serve, args=(patched,), daemon=True)
