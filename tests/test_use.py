@@ -1,5 +1,6 @@
 """`load`, `predict`, `embed`: a recording is given what evaluation scores for it, whatever its form; refusals."""
 
+import functools
 import http.client
 import io
 import itertools
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from http.server import ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,27 @@ def test_what_ffmpeg_reads(sounds: dict[str, Path], tmp_path: Path) -> None:
     expected, _ = soundfile.read(io.BytesIO(wav), dtype="int16", always_2d=True)
     for form in (tmp_path / "a.m4a", (tmp_path / "a.m4a").read_bytes()):
         np.testing.assert_array_equal(np.concatenate(list(Reading(form, None, Audio()))), expected)
+
+
+def test_an_address_is_fetched(model: Model, sounds: dict[str, Path]) -> None:
+    path = list(sounds.values())[1]
+    folder = functools.partial(Quiet, directory=path.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), folder) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/{path.name}"
+        found = model.predict(address)
+        assert found.source == address
+        np.testing.assert_array_equal(found.probabilities, model.predict(path).probabilities)
+        with pytest.raises(ValueError, match=r"/absent\.wav: is not there"):
+            model.predict(address.replace(path.name, "absent.wav"))
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder and logs nothing."""
+
+    def log_message(self, *_: Any) -> None: ...
 
 
 def test_arrays_of_integers_and_raw_pcm(model: Model) -> None:
