@@ -35,12 +35,12 @@ WAYS: dict[str, tuple[str, ...]] = {
     "windows": ("features.norm=dataset", "objective.name=aam", "evaluation.average=probabilities"),
     "hop": ("evaluation.hop=0.15", "audio.target_db=-20", "audio.short=pad"),
     "full": ("evaluation.clip=full", "evaluation.max_seconds=1", "precision=fp64"),
-    "recurrent": ("model={name: crnn}", "features.bins=128", "audio.seconds=1"),
     "crop level": ("audio.target_db=-20", "audio.level=crop", "features.norm=cmvn"),
     "several": ("objective.name=bce", "model={name: cnn4, channels: 8}"),
     "waveform": ("features={name: waveform}", "model={name: m5, channels: 8}", "audio.seconds=0.8"),
     "stereo": ("audio.channels=2", "audio.sample_rate=22050"),
 }
+RECURRENT = ("model={name: crnn}", "features.bins=128", "audio.seconds=1")
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def model(home: Path, sounds: dict[str, Path]) -> Model:
     return load(home / "run", "cpu")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, pytest.param("recurrent", marks=pytest.mark.full)])
 def test_a_recording_is_given_what_evaluation_scores(
     way: str, home: Path, sounds: dict[str, Path], tmp_path: Path
 ) -> None:
     shards = home / ("stereo" if way == "stereo" else "shards")
-    parts = untrained(tmp_path / "run", shards, *WAYS[way])
+    parts = untrained(tmp_path / "run", shards, *WAYS.get(way, RECURRENT))
     view, scores = scored(parts)
     model, files = load(tmp_path / "run", "cpu"), ordered(view, sounds)
     found = model.predict(files, top=1)

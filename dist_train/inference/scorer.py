@@ -15,7 +15,6 @@ from dist_train.inference.clips import Clip, summed
 from dist_train.precision import exact
 from dist_train.settings import Evaluation
 
-
 _TURN = threading.Lock()  # of all models: the precision of matrix products is a switch of the process
 
 
