@@ -161,7 +161,8 @@ def drawing(told: dict[str, Any]) -> bytes:
 
 def refused(line: str, code: int) -> int:
     """One line; from another rank than the first only if the launcher lets it live."""
-    from dist_train import reason, world
+    from dist_train import world
+    from dist_train.hosts import reason
 
     reason.report(line)
     rank = world.place_or_first().rank
