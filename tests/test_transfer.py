@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request
 
@@ -43,6 +44,14 @@ def get(site: Site, folder: Path, size: int | None = None, digest: str | None = 
     return transfer.fetch(remote, folder, lambda done, total: None, lambda done, total: None)
 
 
+@contextmanager
+def given_up() -> Iterator[None]:
+    """A process that does not try again: what it leaves is for the next one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web, "DELAYS", ())
+        yield
+
+
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -79,15 +88,10 @@ def test_cut_at_every_place_and_begun_again_by_another_process(site: Site, tmp_p
     for place in range(0, 401, 7):
         folder = tmp_path / str(place)
         folder.mkdir()
-        site.put("f.bin", BODY, cuts=[place], codes=[])
-        site.pages["f.bin"].codes = []
-        web_delays, web.DELAYS = web.DELAYS, ()  # the first process gives up at once
-        try:
-            if place < 400:
-                with pytest.raises(ConnectionError, match="cut after|IncompleteRead|closed"):
-                    get(site, folder)
-        finally:
-            web.DELAYS = web_delays
+        site.put("f.bin", BODY, cuts=[place])
+        if place < 400:
+            with given_up(), pytest.raises(ConnectionError, match="cut after|IncompleteRead|closed"):
+                get(site, folder)
         assert get(site, folder).path.read_bytes() == BODY
         assert left(folder) == ["f.bin"]
 
@@ -95,10 +99,8 @@ def test_cut_at_every_place_and_begun_again_by_another_process(site: Site, tmp_p
 @pytest.mark.parametrize("if_range", [True, False])
 def test_a_file_that_changed_begins_anew(site: Site, tmp_path: Path, if_range: bool) -> None:
     site.put("f.bin", BODY, cuts=[150])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(web, "DELAYS", ())
-        with pytest.raises(ConnectionError):
-            get(site, tmp_path)
+    with given_up(), pytest.raises(ConnectionError):
+        get(site, tmp_path)
     site.put("f.bin", BODY[::-1], if_range=if_range)
     assert get(site, tmp_path).path.read_bytes() == BODY[::-1]
 
@@ -106,10 +108,8 @@ def test_a_file_that_changed_begins_anew(site: Site, tmp_path: Path, if_range: b
 def test_parts_of_two_versions_are_noticed_by_the_checksum(site: Site, tmp_path: Path) -> None:
     """Without ETags only the checksum can tell; it begins anew once."""
     site.put("f.bin", bytes(400), cuts=[150], etag=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(web, "DELAYS", ())
-        with pytest.raises(ConnectionError):
-            get(site, tmp_path, digest=MD5)
+    with given_up(), pytest.raises(ConnectionError):
+        get(site, tmp_path, digest=MD5)
     site.put("f.bin", BODY, etag=False)
     assert get(site, tmp_path, digest=MD5).path.read_bytes() == BODY
     assert [asked for _, asked, _ in site.asked] == [None, "bytes=150-", None]
@@ -147,7 +147,7 @@ def test_busy_is_asked_again(site: Site, tmp_path: Path, code: int) -> None:
 
 def test_lengths_that_lie(site: Site, tmp_path: Path) -> None:
     site.put("f.bin", BODY, length=500)
-    with pytest.raises(ConnectionError, match="400 MB are there|0.0 MB are there"):
+    with pytest.raises(ConnectionError, match="the server has fewer bytes than were there"):
         get(site, tmp_path)
     site.put("f.bin", BODY, length=300, etag=False)
     with pytest.raises(ValueError, match="has 300 bytes, and 400 are published"):

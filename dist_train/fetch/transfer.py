@@ -4,8 +4,8 @@
     .NAME.json   {address, validator, size} of the version that they are of: written before the first byte
     NAME         whole, and of the right size and checksum
 
-A part is gone on with by Range and If-Range, so that a file that changed meanwhile begins anew. Without a strong ETag that
-is done only where a checksum decides in the end.
+A part is gone on with by Range and If-Range, so that a file that changed meanwhile begins anew. Without a strong ETag
+that is done only where a checksum decides in the end.
 """
 
 import hashlib
