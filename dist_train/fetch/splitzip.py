@@ -71,47 +71,50 @@ class Joined(io.RawIOBase):
 def joined(paths: Sequence[Path]) -> io.BufferedReader:
     """The parts as one zip. ValueError: their end is not that of a zip in so many parts."""
     with Joined(paths) as raw:
-        place, count, size = _directory(raw, paths)
-        entries = _moved(raw.take(place, size), count, raw.starts, paths[-1])
+        place, count, size = _directory(raw, len(paths))
+        entries = _moved(raw.take(place, size), count, raw.starts)
         tail = entries + _end(count, len(entries), raw.starts[-1])
     return io.BufferedReader(Joined(paths, tail), 1 << 20)
 
 
-def _directory(raw: Joined, paths: Sequence[Path]) -> tuple[int, int, int]:
+def _directory(raw: Joined, parts: int) -> tuple[int, int, int]:
     """(place of the central directory in all, its entries, its bytes)."""
-    tail = raw.take(max(0, raw.size - TAIL), TAIL)
+    first = max(0, raw.size - TAIL)
+    tail = raw.take(first, TAIL)
     at = tail.rfind(END)
     if at < 0 or len(tail) < at + 22:
-        raise ValueError(f"{paths[-1]}: has no end of a zip: it is cut, or the parts are not all")
+        raise ValueError("is damaged: has no end of a zip; it is cut, or the parts are not all")
+    ends = first + at
     disk, start, _, count, size, offset = struct.unpack_from("<4H2L", tail, at + 4)
     if FULL16 in (disk, start, count) or FULL32 in (size, offset):
         if tail[at - 20 : at - 16] != LOCATOR:
-            raise ValueError(f"{paths[-1]}: has no end of a zip64")
+            raise ValueError("is damaged: has no end of a zip64")
         lies, place = struct.unpack_from("<LQ", tail, at - 16)
-        end = raw.take(raw.starts[_part(lies, paths)] + place, 56)
+        ends = raw.starts[_part(lies, parts)] + place
+        end = raw.take(ends, 56)
         if end[:4] != END64 or len(end) < 56:
-            raise ValueError(f"{paths[-1]}: has no end of a zip64 where it says")
+            raise ValueError("is damaged: has no end of a zip64 where it says")
         disk, start, _, count, size, offset = struct.unpack_from("<2L4Q", end, 16)
-    if disk + 1 != len(paths):
-        raise ValueError(f"{paths[-1]}: is the last of {disk + 1} parts, and {len(paths)} are there")
-    place = raw.starts[_part(start, paths)] + offset
-    if place + size > raw.starts[-1]:
-        raise ValueError(f"{paths[-1]}: its list of files lies outside it")
+    if disk + 1 != parts:
+        raise ValueError(f"is the last of {disk + 1} parts, and {parts} are there")
+    place = raw.starts[_part(start, parts)] + offset
+    if place + size != ends:
+        raise ValueError("is damaged: its list of files does not lie before its end")
     return place, count, size
 
 
-def _part(number: int, paths: Sequence[Path]) -> int:
-    if number >= len(paths):
-        raise ValueError(f"{paths[-1]}: names part {number + 1} of {len(paths)}")
+def _part(number: int, parts: int) -> int:
+    if number >= parts:
+        raise ValueError(f"is damaged: names part {number + 1} of {parts}")
     return number
 
 
-def _moved(old: bytes, count: int, starts: Sequence[int], path: Path) -> bytes:
+def _moved(old: bytes, count: int, starts: Sequence[int]) -> bytes:
     """The entries with offsets from the first byte of all parts."""
     made, at = [], 0
     for _ in range(count):
         if old[at : at + 4] != ENTRY or len(old) < at + FIXED.size:
-            raise ValueError(f"{path}: its list of files is damaged")
+            raise ValueError("is damaged: its list of files is not one")
         fields = list(FIXED.unpack_from(old, at))
         name, extra, comment = fields[10:13]
         body = at + FIXED.size
@@ -125,7 +128,7 @@ def _moved(old: bytes, count: int, starts: Sequence[int], path: Path) -> bytes:
             disk = next(sizes) if disk == FULL16 else disk
             offset += starts[disk]
         except (StopIteration, IndexError):
-            raise ValueError(f"{path}: its list of files names a part that is not there") from None
+            raise ValueError("is damaged: its list of files names a part that is not there") from None
         large = [value for value in (plain, packed, offset) if value >= FULL32]
         more = struct.pack(f"<2H{len(large)}Q", 1, 8 * len(large), *large) + rest if large else rest
         fields[8:10] = min(packed, FULL32), min(plain, FULL32)
@@ -133,6 +136,8 @@ def _moved(old: bytes, count: int, starts: Sequence[int], path: Path) -> bytes:
         made.append(FIXED.pack(*fields) + old[body : body + name] + more)
         made.append(old[body + name + extra : body + name + extra + comment])
         at = body + name + extra + comment
+    if at != len(old):
+        raise ValueError("is damaged: its list of files is of another length than its end says")
     return b"".join(made)
 
 

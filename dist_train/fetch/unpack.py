@@ -84,7 +84,7 @@ def unpack(parts: Sequence[Path], sink: Sink, tick: Tick) -> None:
 
 
 def size(parts: Sequence[Path]) -> int | None:
-    """Bytes that a zip says to hold; None: a tar says nothing before it is read."""
+    """Bytes that a zip says to hold; None: a tar says nothing before it is read. ValueError: it is damaged."""
     if not parts[-1].name.endswith(".zip"):
         return None
     try:
@@ -92,12 +92,13 @@ def size(parts: Sequence[Path]) -> int | None:
             return sum(member.file_size for member in archive.infolist())
     except zipfile.BadZipFile as error:
         raise ValueError(f"{parts[-1]}: is damaged ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{parts[-1]}: {error}") from None
 
 
 @contextmanager
 def _zip(parts: Sequence[Path]) -> Iterator[zipfile.ZipFile]:
-    file: IO[bytes] = splitzip.joined(parts) if len(parts) > 1 else parts[0].open("rb")
-    with file, zipfile.ZipFile(file) as archive:
+    with splitzip.joined(parts) as file, zipfile.ZipFile(file) as archive:
         yield archive
 
 
@@ -107,20 +108,29 @@ def _unzip(archive: zipfile.ZipFile, sink: Sink, tick: Tick) -> None:
     if total > sink.most:
         raise ValueError(f"says to hold {total} bytes, more than {sink.most}: it is not the data set")
     for member in members:
-        kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == 3 else 0
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise ValueError(f"holds {member.filename!r}, which is a link or a device")
-        if member.flag_bits & 1:
-            raise ValueError(f"holds {member.filename!r}, which is encrypted")
+        _allowed(member)
         if member.filename in names:
             raise ValueError(f"holds {member.filename!r} twice")
         names.add(member.filename)
-        if member.is_dir():
+        if member.filename.endswith("/"):
             sink.folder(member.filename)
             continue
         with archive.open(member) as source:
             sink.file(member.filename, source, member.file_size)
         tick(sink.written, total)
+
+
+def _allowed(member: zipfile.ZipInfo) -> None:
+    """ValueError for a member that is neither file nor folder, or cannot be read as one."""
+    kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == 3 else 0
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ValueError(f"holds {member.filename!r}, which is a link or a device")
+    if member.flag_bits & 1:
+        raise ValueError(f"holds {member.filename!r}, which is encrypted")
+    if "\0" in member.orig_filename or member.header_offset < 0:
+        raise ValueError("is damaged: its list of files is not one")
+    if member.filename.endswith("/") and (member.file_size or member.CRC):
+        raise ValueError(f"is damaged: {member.filename!r} is a folder and has bytes")
 
 
 def _untar(path: Path, sink: Sink, tick: Tick) -> None:
