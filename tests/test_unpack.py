@@ -112,7 +112,7 @@ def test_a_name_twice_and_two_tops_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["x.zip", "x.tar.gz", "parts.zip"])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject) -> None:
     """Bytes changed, or the end cut off, anywhere: an error of one line, or the same files."""

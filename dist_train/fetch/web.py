@@ -77,9 +77,9 @@ def ask(address: str, headers: Mapping[str, str] | None = None) -> Iterator[http
 
 
 def read(response: http.client.HTTPResponse, size: int) -> bytes:
-    """At most so many bytes of an answer, b"" at its end. Passing where the line is cut."""
+    """What has come of an answer, at most so many bytes; b"" at its end. Passing where the line is cut."""
     try:
-        return response.read(size)
+        return response.read1(size)  # read would wait until so many are there
     except (OSError, http.client.HTTPException) as error:
         raise Passing(str(error) or type(error).__name__) from None
 
