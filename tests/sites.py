@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Page:
-    """A file of the site. cuts, codes: of its next answers, one each: bytes after which the line is cut (None: not cut),
+    """A file of the site. cuts, codes: of its next answers, one each: bytes after which the line is cut (None: not),
     statuses in place of an answer. etag, ranges, chunked, length: how it answers; slow: seconds a KB."""
 
     body: bytes

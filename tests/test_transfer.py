@@ -1,4 +1,4 @@
-"""A file comes whole and right, or not at all, whatever the way there does: cuts, busy servers, lies, other versions."""
+"""A file comes whole and right, or not at all, whatever the way there does: cuts, busy servers, lies, changes."""
 
 import hashlib
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_cut_at_every_place_and_begun_again_by_another_process(site: Site, tmp_p
         folder.mkdir()
         site.put("f.bin", BODY, cuts=[place])
         if place < 400:
-            with given_up(), pytest.raises(ConnectionError, match="cut after|IncompleteRead|closed"):
+            with given_up(), pytest.raises(ConnectionError, match=r"cut after|IncompleteRead|closed"):
                 get(site, folder)
         assert get(site, folder).path.read_bytes() == BODY
         assert left(folder) == ["f.bin"]
