@@ -30,7 +30,7 @@ CHEAP: dict[str, list[str]] = {
     "make_shards pack": ["--workers", "1"],
 }
 """Command -> what is added to its examples: the same work, less of it."""
-LONG = {"bench", "crossval", "make_demo", "models_table"}
+LONG = {"bench", "crossval", "dist_train", "make_demo", "models_table"}
 """Tools whose examples take minutes."""
 LATER = ("s3://", "/data/", "/shared/")
 """In lines that only the long test runs."""

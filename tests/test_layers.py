@@ -107,7 +107,7 @@ def test_data_code_knows_no_model_and_no_engine(name: str) -> None:
     assert _rooms(_reach(name)) & set(TOP) == set()
 
 
-@pytest.mark.parametrize("name", _inside("packing", "layouts", "demo", "audit", "verdict", "stats", "inquiry"))
+@pytest.mark.parametrize("name", _inside("packing", "layouts", "demo", "fetch", "audit", "verdict", "stats", "inquiry"))
 def test_packing_knows_no_model_and_no_engine(name: str) -> None:
     assert _rooms(_reach(name)) & set(TOP) == set()
 
