@@ -105,7 +105,7 @@ def obey(stage: Stage, script: Callable[[str], ModuleType], name: str, line: str
             job.join(240)
         return max(job.exitcode if job.exitcode is not None else 1 for job in jobs)
     module = script(tool)
-    if page := getattr(module, "PAGE", None):  # it writes into docs/: here into a copy
+    if isinstance(page := getattr(module, "PAGE", None), Path):  # it writes into docs/: here into a copy
         module.PAGE = stage.home / page.name
         module.PAGE.write_bytes(page.read_bytes())
     return int(module.main(arguments))
