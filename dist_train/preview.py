@@ -17,16 +17,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_train.archive.level import measure
+from dist_train.archive.row import CODECS
 from dist_train.frontend import FrontBatch, FrontEnd
-from dist_train.level import measure
-from dist_train.norm import statistics
 from dist_train.payload import Buffer, Payload, RawBatch
 from dist_train.picture import names
-from dist_train.recordings import Unreadable, open_cut
-from dist_train.row import CODECS
 from dist_train.settings import Augment, Config
 from dist_train.shards import open_set
-from dist_train.source import source
+from dist_train.sources.recordings import Unreadable, open_cut
+from dist_train.spectra.norm import statistics
+from dist_train.supply.source import source
 from dist_train.view import VIEW_ROW, choose
 from dist_train.window import train_windows
 

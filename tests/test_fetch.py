@@ -24,9 +24,9 @@ from sites import Site, serving
 from tars import wav
 from test_unpack import split
 
-from dist_train import layouts
 from dist_train.fetch import catalogue, obtain, web
 from dist_train.fetch.catalogue import DATASETS, Dataset
+from dist_train.sources import layouts
 
 SOUND = wav((np.sin(np.arange(1600) / 9) * 9000).astype("<i2"), 16000)
 ESC_HEADER = ("filename", "fold", "target", "category", "esc10", "src_file", "take")

@@ -22,7 +22,7 @@ from dist_train.fetch import published, transfer, unpack
 from dist_train.fetch.catalogue import Dataset
 from dist_train.fetch.published import Said
 from dist_train.fetch.transfer import Fetched, Remote
-from dist_train.recordings import SUFFIXES
+from dist_train.sources.recordings import SUFFIXES
 
 STAMP = "fetched.json"
 MARGIN = 1.05  # of bytes, for blocks and folders
