@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +123,12 @@ def _trials(stage: Stage, path: Path) -> None:
     path.write_text("1 clip00 clip04\n0 clip00 clip01\n1 clip02 clip06\n0 clip02 clip03\n")
 
 
-def entered(home: Path, tool: str, arguments: list[str]) -> int:
-    """In a rank of its own: the tool's exit code, called in `home`."""
+def entered(home: Path, tool: str, arguments: list[str], piped: str | None = None) -> int:
+    """In a process of its own: the tool's exit code, called in `home`, with a file as its standard input."""
     os.chdir(home)
+    if piped is not None:
+        os.dup2(os.open(piped, os.O_RDONLY), 0)
+        sys.stdin = os.fdopen(0, closefd=False)
     spec = importlib.util.spec_from_file_location(f"tool_{tool}", ROOT / f"tools/{tool}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -140,7 +144,7 @@ def enter(home: Path, rank: int) -> None:
 
 PROVIDED: dict[str, Callable[[Stage, Path], None]] = {
     "recordings": _recordings,
-    "dog.ogg": _sound,
+    **dict.fromkeys(("dog.ogg", "dog.wav"), _sound),
     "table.csv": _table,
     "veri_test2.txt": _trials,
     "ESC-50": _esc50,

@@ -6,12 +6,14 @@ makes an example cheap is in CHEAP, what takes minutes in LONG, what wants a ser
 
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import helps
 import pytest
@@ -34,6 +36,7 @@ LONG = {"bench", "crossval", "dist_train", "make_demo", "models_table"}
 """Tools whose examples take minutes."""
 LATER = ("s3://", "/data/", "/shared/")
 """In lines that only the long test runs."""
+WAIT = 240  # seconds for what takes a few on an idle machine
 TIMES = 2.0  # seconds of one core's time that --help may take; torch alone would take more
 
 
@@ -68,47 +71,50 @@ def stage(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     (found.home / "bin").mkdir()
     (found.home / "bin/ffmpeg").write_text(f"#!/bin/sh\nexec cat {found.home}/take.wav\n")
     (found.home / "bin/ffmpeg").chmod(0o755)
-    (found.home / "take.wav").write_bytes(test_fetch.SOUND * 1)
+    (found.home / "take.wav").write_bytes(test_fetch.SOUND)
     monkeypatch.chdir(found.home)
     return found
 
 
-def obey(stage: Stage, script: Callable[[str], ModuleType], name: str, line: str, environment: dict[str, str]) -> int:
+def obey(stage: Stage, script: Callable[[str], ModuleType], line: str, environment: dict[str, str]) -> int:
     """The exit code of an example: in this process, in forked ranks, or by a shell where it is a pipe."""
     words = stage.words(line)
     if "|" in words:
         path = f"{stage.home / 'bin'}{os.pathsep}{environment['PATH']}"
-        line = " ".join(words if any("/" in word and word.startswith(str(stage.home)) for word in words) else [line])
-        return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line], env=environment | {"PATH": path}, timeout=240
-        ).returncode
+        command = ["bash", "-o", "pipefail", "-c", line]
+        return subprocess.run(command, env=environment | {"PATH": path}, timeout=WAIT).returncode
+    piped = words.pop() if "<" in words else None
+    words = [word for word in words if word != "<"]
     ranks = next((int(word.partition("=")[2]) for word in words if word.startswith("--nproc_per_node=")), 1)
-    place = (
-        words.index("dist_train")
-        if "dist_train" in words
-        else next(i for i, w in enumerate(words) if w.endswith(".py"))
-    )
+    place = next(at for at, word in enumerate(words) if word == "dist_train" or word.endswith(".py"))
     tool, arguments = Path(words[place]).stem, words[place + 1 :]
-    command = next((full for full in helps.of(tool) if full == f"{tool} {arguments[0] if arguments else ''}"), tool)
-    arguments += CHEAP.get(command, [])
+    command_name = f"{tool} {arguments[0]}" if arguments else tool
+    arguments += CHEAP.get(command_name, CHEAP.get(tool, []))
     if tool == "dist_train":
         from launches import Job
 
-        job = Job(arguments, stage.home, ranks, partial(enter, stage.home))
-        return max(code if code is not None else 1 for code in job.wait())
-    if ranks > 1:
+        return _worst(Job(arguments, stage.home, ranks, partial(enter, stage.home)).ranks)
+    if ranks > 1 or piped:
         from launches import fork
 
         outputs = [stage.home / f"output-{rank}.txt" for rank in range(ranks)]
-        jobs = fork(entered, [[stage.home, tool, arguments]] * ranks, outputs)
-        for job in jobs:
-            job.join(240)
-        return max(job.exitcode if job.exitcode is not None else 1 for job in jobs)
+        code = _worst(fork(entered, [[stage.home, tool, arguments, piped]] * ranks, outputs))
+        print(*(output.read_text() for output in outputs if output.exists()))
+        return code
     module = script(tool)
     if isinstance(page := getattr(module, "PAGE", None), Path):  # it writes into docs/: here into a copy
         module.PAGE = stage.home / page.name
         module.PAGE.write_bytes(page.read_bytes())
     return int(module.main(arguments))
+
+
+def _worst(jobs: list[Any]) -> int:
+    """The largest exit code of processes; one that does not end is ended, and counts as 1."""
+    for job in jobs:
+        job.join(WAIT)
+        if job.is_alive():
+            job.kill()
+    return max(job.exitcode if job.exitcode is not None else 1 for job in jobs)
 
 
 def play(
@@ -121,10 +127,9 @@ def play(
     """Every example of a tool, run; the lines that were."""
     for name, told in helps.of(tool).items():
         for line in filter(wanted, told.examples()):
-            words = [word for word in line.split() if word != "|"]
-            for word in words:
+            for word in shlex.split(line):
                 stage.provide(word, name)
-            assert obey(stage, script, name, line, environment) == 0, line
+            assert obey(stage, script, line, environment) == 0, line
             yield line
 
 
@@ -183,6 +188,6 @@ def test_examples_of_packing_elsewhere(
                     )
                     == 0
                 )
-        assert obey(stage, script, "make_shards pack", line, environment) == 0, line
+        assert obey(stage, script, line, environment) == 0, line
         told.append(line)
     assert len(told) == 3
