@@ -105,7 +105,10 @@ def obey(stage: Stage, script: Callable[[str], ModuleType], line: str, environme
     if isinstance(page := getattr(module, "PAGE", None), Path):  # it writes into docs/: here into a copy
         module.PAGE = stage.home / page.name
         module.PAGE.write_bytes(page.read_bytes())
-    return int(module.main(arguments))
+    try:
+        return int(module.main(arguments))
+    except SystemExit as ended:  # argparse's own no
+        return int(ended.code or 0)
 
 
 def _worst(jobs: list[Any]) -> int:
