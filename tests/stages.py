@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 from tars import wav
 
 from dist_train import config
@@ -78,9 +77,7 @@ def _run(stage: Stage, path: Path) -> None:
     """The finished run, with one more checkpoint: the same weights, a step before."""
     shutil.copytree(stage.ask("finished").folder, path)
     last = max((path / "checkpoints").glob("step-*.pt"))
-    payload = torch.load(last, weights_only=True)
-    payload["step"] -= 1
-    torch.save(payload, last.with_name(f"step-{payload['step']:08d}.pt"))
+    shutil.copy(last, last.with_name(f"step-{int(last.stem[5:]) - 1:08d}.pt"))
 
 
 def _esc10_run(stage: Stage, path: Path) -> None:
