@@ -30,6 +30,7 @@ CHEAP: dict[str, list[str]] = {
     "dist_train": ["run.max_steps=2", "data.batch_size=8", "audio.seconds=0.5", "log.tensorboard=false"],
     "make_demo": ["--recordings", "50"],
     "make_shards pack": ["--workers", "1"],
+    "preview": ["--variants", "1"],
 }
 """Command -> what is added to its examples: the same work, less of it."""
 LONG = {"bench", "crossval", "dist_train", "make_demo", "models_table"}
