@@ -18,6 +18,11 @@ from dist_train import config as configuration
 from dist_train.settings import Config
 
 DEMO = Path("configs/demo.yaml")
+EXAMPLE = """\
+example:
+  torchrun --nproc_per_node=2 -m dist_train configs/esc10.yaml data.eval_folds=[1]
+trains on folds 2 to 5 with two processes and scores fold 1; the run lies in runs/esc10. All settings: docs/settings.md.
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dist_train",
         description="Train an audio classifier on tar shards.",
-        epilog="example: torchrun --nproc_per_node=2 -m dist_train configs/esc10.yaml data.eval_folds=[1]",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; default: the demo")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the file's")

@@ -14,9 +14,9 @@ from dist_train.view import View
 from dist_train.world import Place, World
 
 
-def upload(local: Path, name: str) -> str:
+def upload(local: Path, name: str, where: str = BUCKET) -> str:
     """A folder's files as objects; their address."""
-    address = f"s3://{BUCKET}/{name}"
+    address = f"s3://{where}/{name}"
     bucket = Bucket(address)
     for file in local.iterdir():
         if file.is_file():

@@ -93,6 +93,7 @@ def test_the_command_on_a_table(run: Run, tmp_path: Path) -> None:
     planted = urban.make(tmp_path / "UrbanSound8K.csv")
     done = run("audit", "UrbanSound8K.csv", "--split", "every:10")
     assert (done.returncode, done.stderr) == (1, "")
+    assert "seconds" in done.stdout  # of the cuts: the table tells where they begin and end
     assert "LEAKS: 7 of 60 tested samples (11.7 %) have a relative in training" in done.stdout
     assert (
         f"knowing the group alone scores {planted.right / 60:.4f}, the commonest class {planted.common / 60:.4f}"

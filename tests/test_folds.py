@@ -35,6 +35,22 @@ def test_a_group_and_equal_bytes_stay_in_one_fold(clips: list[tuple[int, int, in
         assert len({fold for fold, held in zip(found, bonds, strict=True) if bond in held}) == 1
 
 
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=6, max_size=25), st.integers(2, 5))
+def test_groups_of_several_classes_are_dealt_no_worse_than_at_random(groups: list[list[int]], k: int) -> None:
+    """Sum over classes and folds of count² / total, beside its mean over all ways to deal the groups out."""
+    labels = [(str(label),) for group in groups for label in group]
+    bonds = [[("group", number)] for number, group in enumerate(groups) for _ in group]
+    found = folds.assign([str(clip) for clip in range(len(labels))], labels, bonds, k)
+    spent, random = 0.0, 0.0
+    for label in set(labels):
+        total = labels.count(label)
+        counts = Counter(fold for fold, other in zip(found, labels, strict=True) if other == label)
+        together = sum(group.count(int(label[0])) ** 2 for group in groups)
+        spent += sum(count**2 for count in counts.values()) / total
+        random += (together + (total**2 - together) / k) / total
+    assert spent <= random + 1e-9
+
+
 def test_groups_of_different_size_still_balance() -> None:
     labels = [(f"class {clip % 4}",) for clip in range(400)]
     bonds = [[("group", clip // 10 if clip < 200 else clip // 3)] for clip in range(400)]

@@ -117,7 +117,7 @@ def test_data_code_knows_no_model_and_no_engine(name: str) -> None:
     assert _rooms(_reach(name)) & set(TOP) == set()
 
 
-@pytest.mark.parametrize("name", _inside("packing", "sources", "assembly", "demo", "inspection"))
+@pytest.mark.parametrize("name", _inside("packing", "sources", "assembly", "demo", "fetch", "inspection"))
 def test_packing_knows_no_model_and_no_engine(name: str) -> None:
     assert _rooms(_reach(name)) & set(TOP) == set()
 

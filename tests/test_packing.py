@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dist_train import shards
 from dist_train.assembly.options import Options
+from dist_train.inspection import audit
 from dist_train.packing import Report, pack
 from dist_train.stores.indexing import LEFT_OUT
 
@@ -338,3 +339,25 @@ def test_cuts_past_the_end_are_unreadable(tmp_path: Path, start: str, end: str) 
 def test_the_destination_may_not_lie_in_the_source(source: Path) -> None:
     with pytest.raises(ValueError, match="lies inside the source"):
         pack(source, source / "shards", options())
+
+
+def test_folds_by_a_column_are_balanced_and_leak_nothing(tmp_path: Path) -> None:
+    """What `pack --folds 3 --group speaker` makes, as the audit sees it: no speaker in two folds, balanced classes."""
+    random = np.random.default_rng(0)
+    lines = ["path,label,speaker"]
+    for speaker in range(12):
+        for take in range(int(random.integers(1, 5))):
+            for word in ("yes", "no"):
+                name = f"{speaker}-{take}-{word}.wav"
+                soundfile.write(tmp_path / name, random.normal(size=800) * 0.1, 8000)
+                lines.append(f"{name},{word},speaker {speaker}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    pack(tmp_path / "t.csv", tmp_path / "shards", options(folds=3, group="speaker"))
+    found = audit.audit(tmp_path / "shards", quick=True)
+    assert not found.leaks and found.findings[0].division.rule == "folds"
+    data = found.ledger
+    assert len({data.group_name(row) for row in range(len(data))}) == 12
+    counts = np.zeros((3, 2), int)
+    np.add.at(counts, (data.fold - 1, data.label), 1)
+    assert counts.sum() == len(lines) - 1
+    assert (counts.max(0) - counts.min(0) <= 4).all() and counts.min() > 0

@@ -1,9 +1,5 @@
 #!/usr/bin/env python
-"""Measure each stage beside the systems people would otherwise use, both sides in one run, and show the ratios.
-
-python tools/bench.py --quick
-python tools/bench.py --json figures.json
-"""
+"""Measure each stage beside the systems people would otherwise use, both sides in one run, and show the ratios."""
 
 import argparse
 import shlex

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Pack recordings into WebDataset shards, index shards that anyone made, check them, audit them, say what they hold.
 
-python tools/make_shards.py pack recordings/ shards/mine
-python tools/make_shards.py index shards/theirs
-python tools/make_shards.py check shards/mine
-python tools/make_shards.py audit shards/mine
-python tools/make_shards.py stats shards/mine
+Example:
+  python tools/make_shards.py pack recordings/ shards/mine
+  python tools/make_shards.py index shards/theirs
+  python tools/make_shards.py check shards/mine
+  python tools/make_shards.py audit shards/mine
+  python tools/make_shards.py stats shards/mine
 
 SOURCE and DEST may be addresses of an object store: s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH.
 """

@@ -1,9 +1,5 @@
 #!/usr/bin/env python
-"""Writes the table of docs/models.md: what is counted of every architecture; the other columns stay as they are there.
-
-python tools/models_table.py
-python tools/models_table.py --measure
-"""
+"""Writes the table of docs/models.md: what is counted of every network; the other columns stay as they are there."""
 
 import argparse
 import sys

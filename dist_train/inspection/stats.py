@@ -5,7 +5,7 @@ were heard: `deep`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,15 +126,25 @@ def sheets(found: Numbers) -> list[Sheet]:
     if found.get("unreadable"):
         rows.append(("cannot be decoded", f"{found['unreadable']}: {'; '.join(found['unreadable_named'])}"))
     rows.append(("copies (equal bytes)", f"{found['equal_bytes']}"))
-    head = ("", *("least" if q == 0 else "most" if q == 100 else f"{q} %" for q in QUANTILES))
-    spread = [("seconds", *(f"{value:g}" for value in found["seconds"].values()))]
-    if "level_db" in found:
-        spread.append(("level, dBFS", *(f"{value:.1f}" for value in found["level_db"].values())))
     ranked = sorted(found["classes"].items(), key=lambda item: -item[1]["samples"])
     shown = [(name, share(of["samples"], total), f"{of['hours']:.2f}") for name, of in ranked[:SHOWN]]
     more = f", the {SHOWN} largest of {len(ranked)}" if ranked[SHOWN:] else ""
     return [
         Sheet("what there is", ("", ""), rows),
-        Sheet("spread", head, spread),
+        _spread(
+            [(name, found[key]) for name, key in (("seconds", "seconds"), ("level, dBFS", "level_db")) if key in found]
+        ),
         Sheet(f"classes{more}", ("class", "samples", "hours"), shown),
     ]
+
+
+def spread(columns: dict[str, NDArray[np.float64]]) -> Sheet:
+    """Quantiles of columns, one a line."""
+    return _spread([(name, _quantiles(values)) for name, values in columns.items()])
+
+
+def _spread(lines: Sequence[tuple[str, dict[str, float]]]) -> Sheet:
+    head = ("", *("least" if q == 0 else "most" if q == 100 else f"{q} %" for q in QUANTILES))
+    digits = {"level, dBFS": ".1f"}
+    rows = [(name, *(format(value, digits.get(name, "g")) for value in values.values())) for name, values in lines]
+    return Sheet("spread", head, rows)

@@ -107,7 +107,13 @@ def sheets(found: Audit) -> list[Sheet]:
             (name, share(count, len(found.ledger))) for name, count in zip(found.ledger.classes, counts, strict=True)
         ]
         made.append(Sheet("classes", ("class", "samples"), rows[: stats.SHOWN]))
-    return made + (stats.sheets(found.stats)[:2] if found.stats else [])
+    return made + (stats.sheets(found.stats)[:2] if found.stats else _lengths(found.ledger))
+
+
+def _lengths(data: Ledger) -> list[Sheet]:
+    """Of a table that tells where cuts begin and end: their lengths."""
+    seconds = (data.end - data.start)[np.isfinite(data.end)]
+    return [stats.spread({"seconds": seconds})] if len(seconds) else []
 
 
 def _balance(data: Ledger, finding: Finding) -> Sheet:
