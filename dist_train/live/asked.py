@@ -17,6 +17,9 @@ _BOUNDS = (
     *(("top", 1, 10000), ("action_seconds", 0.1, 86400), ("margin", 0, 60)),
 )
 
+USUAL = {False: 0.35, True: 0.5}
+"""Least probability where a run has none, by whether a sound may have several labels (docs/live.md: how it was found)."""
+
 
 class Model(Protocol):
     """What a listener needs of a trained network."""
@@ -60,7 +63,7 @@ def listener(model: Model, options: argparse.Namespace) -> Listener:
         raise ValueError(f"--hop {options.hop:g}: is not from a sample to a window, which has {model.seconds:g} s")
     hold = held(options.hold, hop / rate)
     gone = model.seconds / 2 if options.gone is None else options.gone
-    known = 0.5 if model.threshold is None else model.threshold
+    known = USUAL[model.several] if model.threshold is None else model.threshold
     threshold = known if options.threshold is None else options.threshold
     keep = (hold - 1) * hop + math.ceil(2 * options.margin * rate)
     rule = Rule(model.several, threshold, options.smooth, hold, gone)
