@@ -53,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--seconds", type=float, metavar="S", help="end after so much sound")
     rule = top.add_argument_group("when a label is told")
     rule.add_argument("--hop", type=float, metavar="S", help="seconds between windows (default: a quarter of one)")
-    rule.add_argument("--threshold", type=float, metavar="P", help="least probability (default: the run's, else 0.35, 0.5 of several)")
+    rule.add_argument(
+        "--threshold", type=float, metavar="P", help="least probability (default: the run's, else 0.35, 0.5 of several)"
+    )
     rule.add_argument("--smooth", type=int, default=2, metavar="N", help="windows to average over (default: 2)")
     rule.add_argument("--hold", default="2", metavar="N|Ss", help="windows, or seconds as in 0.5s (default: 2)")
     rule.add_argument("--gone", type=float, metavar="S", help="told again after so long (default: half a window)")

@@ -1,6 +1,6 @@
-"""What the command line asks for -> a listener, checked before anything is opened.
+"""What the command lines ask for -> a listener, a recording, checked before anything is opened.
 
-In: the options of tools/listen.py, None where not given. Out: a listener, or a ValueError that names the option.
+In: options of tools/listen.py and tools/record.py, None where not given. Out: a ValueError that names the option.
 """
 
 import argparse
@@ -10,15 +10,21 @@ from typing import Any, Protocol
 
 from dist_train.live.debounce import Probabilities, Rule
 from dist_train.live.listener import Grid, Listener
+from dist_train.live.pipe import FORMATS
 
 _BOUNDS = (
     *(("rate", 1000, 768000), ("channels", 1, 64), ("seconds", 0.001, 1e9), ("hop", 0.001, 3600)),
     *(("threshold", 0, 1), ("smooth", 1, 1000), ("gone", 0, 1e9), ("gate", -200, 0)),
     *(("top", 1, 10000), ("action_seconds", 0.1, 86400), ("margin", 0, 60)),
 )
+_TAKES = (
+    *(("rate", 1000, 768000), ("channels", 1, 64), ("sample_rate", 1000, 768000)),
+    *(("takes", 1, 1e6), ("seconds", 0.05, 36000), ("countdown", 0, 3600), ("trigger", -120, 0), ("before", 0, 10)),
+    *(("pause", 0.02, 60), ("quiet", -120, 0), ("retry", 0, 1e6)),
+)
 
 USUAL = {False: 0.35, True: 0.5}
-"""Least probability where a run has none, by whether a sound may have several labels (docs/live.md: how it was found)."""
+"""Least probability where a run has none, by whether a sound may have several labels; measured in docs/live.md."""
 
 
 class Model(Protocol):
@@ -45,11 +51,31 @@ def check(options: argparse.Namespace) -> None:
     if strange := [word for word in options.rest if word != "-" and "=" not in word]:
         raise ValueError(f"{strange[0]}: is neither `-` for stdin nor key=value; pipe a file in: - < {strange[0]}")
     piped = "-" in options.rest
+    _source(options, piped)
+    if options.live and not piped:
+        raise ValueError("--live: is for sound on stdin; end the command with `-`")
+    _within(options, _BOUNDS)
+
+
+def check_recording(options: argparse.Namespace) -> None:
+    """The same for tools/record.py."""
+    _source(options, options.pipe is not None)
+    if options.pipe is not None and options.countdown is not None:
+        raise ValueError("--countdown: a pipe begins by itself; leave it out, or begin with --trigger")
+    _within(options, _TAKES)
+
+
+def _source(options: argparse.Namespace, piped: bool) -> None:
     if piped and options.device is not None:
         raise ValueError("--device: is for microphones; leave it out, or leave out `-`")
-    if not piped and (options.format is not None or options.live):
-        raise ValueError("--format and --live: are for sound on stdin; end the command with `-`")
-    for name, low, high in _BOUNDS:
+    if not piped and options.format is not None:
+        raise ValueError("--format: is for sound on stdin; end the command with `-`")
+    if options.format not in (None, "wav", *FORMATS):
+        raise ValueError(f"--format {options.format}: is none of wav, {', '.join(FORMATS)}")
+
+
+def _within(options: argparse.Namespace, bounds: tuple[tuple[str, float, float], ...]) -> None:
+    for name, low, high in bounds:
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise ValueError(f"--{name.replace('_', '-')} {value:g}: is not from {low:g} to {high:g}")

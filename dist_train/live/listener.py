@@ -23,8 +23,8 @@ Ears = Callable[[NDArray[np.float32]], Probabilities]  # (1, T, channels) -> (1,
 
 @dataclass(frozen=True)
 class Grid:
-    """rate: Hz; window, hop: samples; gate: dBFS, windows that are nowhere as loud are silence; keep: samples before the
-    newest window that stay within reach."""
+    """rate: Hz; window, hop: samples; gate: dBFS, windows nowhere as loud are silence; keep: samples before the newest
+    window that stay within reach."""
 
     rate: int
     channels: int

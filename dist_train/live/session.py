@@ -14,6 +14,7 @@ from dist_train.live.level import Meter
 from dist_train.live.listener import Event, Listener
 
 POLL = 0.2  # seconds between looks at a source that gives nothing
+STOPPED = "the device has stopped; is it still plugged in?"
 
 
 class Source(Protocol):
@@ -69,12 +70,12 @@ class Session:
                 heard = self.source.flow.take(POLL)
             except TimeoutError:
                 if self.source.silent():
-                    raise ValueError(f"{self.source.name}: the device has stopped; is it still plugged in?") from None
+                    raise ValueError(f"{self.source.name}: {STOPPED}") from None
                 yield None
                 continue
             except EOFError:
                 if self.source.live:
-                    raise ValueError(f"{self.source.name}: the device has stopped; is it still plugged in?") from None
+                    raise ValueError(f"{self.source.name}: {STOPPED}") from None
                 break
             finally:
                 self._idle += time.perf_counter() - before

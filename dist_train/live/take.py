@@ -5,6 +5,7 @@ DEST/LABEL/0001.wav, 0002.wav, ...       with --group: DEST/LABEL/GROUP-0001.wav
 
 import csv
 import io
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from dist_train.samples import label, nfc, spelled
 
 TABLE = "takes.csv"
 FIELDS = ("path", "label", "group")
-UNSAFE = '/\\:*?"<>|%'  # what a file system somewhere refuses in a name, and the sign that stands for them
+UNSAFE = '/\\:*?"<>|' if os.name == "nt" else "/"  # what the file system refuses in a name
 
 
 def encoded(wave_TC: Wave, rate: int) -> bytes:
@@ -36,9 +37,9 @@ def encoded(wave_TC: Wave, rate: int) -> bytes:
 
 
 def folder(name: str) -> str:
-    """A class's name as the name of a folder; signs that file systems refuse are written as %XX."""
+    """A class's name as the name of a folder; signs that the file system refuses are written as %XX."""
     safe = "".join(quote(letter, safe="") if letter in UNSAFE else letter for letter in nfc(name))
-    return re.sub(r"^\.|[. ]$", lambda found: f"%{ord(found[0]):02X}", safe)
+    return re.sub(r"^\.|\.$", "%2E", safe)
 
 
 def checked(text: str, what: str) -> str:
@@ -89,11 +90,8 @@ class Table:
         return self.root / TABLE
 
     def add(self, paths: Iterable[Path], group: str) -> None:
-        """Name the group of new takes; recordings that no row names yet are added with none, rows without a file go.
-
-        ValueError: a table that is none of ours.
-        """
-        groups = self._groups() | {spelled(path.relative_to(self.root)): group for path in paths}
+        """Name the group of new takes; recordings that no row names yet are added with none, rows without a file go."""
+        groups = self.groups() | {spelled(path.relative_to(self.root)): group for path in paths}
         rows = []
         for place in sorted(path for path in self.root.iterdir() if path.is_dir() and path.name[0] != "."):
             for found in sorted(place.rglob("*")):
@@ -106,7 +104,8 @@ class Table:
         writer.writerows(rows)
         disk.replace(self.path, lambda file: file.write(text.getvalue().encode()))
 
-    def _groups(self) -> dict[str, str]:
+    def groups(self) -> dict[str, str]:
+        """Group by path below DEST. ValueError: a table that is none of ours is in the way."""
         if not self.path.exists():
             return {}
         if tuple(tables.columns(self.path)) != FIELDS:
