@@ -232,6 +232,8 @@ class Report:
             self.say(lines.total(session, busy, self.counts))
         else:
             print(lines.summary(session, busy, self.counts), file=sys.stderr)
+        if dropped := getattr(session.source, "dropped", 0):
+            self.warn(f"stdin ended inside a frame: its last {dropped} bytes are no sound; is --format right?")
         if session.converter.broken:
             self.warn(f"{session.converter.broken} samples were no numbers; they were heard as silence")
 

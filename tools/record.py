@@ -78,7 +78,7 @@ def record(options: argparse.Namespace) -> int:
     table = take.Table(options.dest)
     tabled = options.group is not None or table.path.exists()
     if tabled:
-        table.groups()  # a table that is in the way shows before the work
+        table.fits(label)  # a table that is in the way shows before the work
     source: Any
     if options.pipe:
         source = pipe.Pipe(sys.stdin.fileno(), options.format, options.rate, options.channels)

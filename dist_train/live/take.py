@@ -89,6 +89,12 @@ class Table:
     def path(self) -> Path:
         return self.root / TABLE
 
+    def fits(self, name: str) -> None:
+        """ValueError: a table that is none of ours is in the way, or the class cannot stand in one."""
+        if ";" in name:
+            raise ValueError(f"LABEL {name}: {TABLE} parts labels at `;`; rename the class, or record without --group")
+        self.groups()
+
     def add(self, paths: Iterable[Path], group: str) -> None:
         """Name the group of new takes; recordings that no row names yet are added with none, rows without a file go."""
         groups = self.groups() | {spelled(path.relative_to(self.root)): group for path in paths}
