@@ -1,13 +1,20 @@
-"""A stand-in for the module sounddevice: devices that play what a test gives them, by the same callback contract.
+"""Sound for what listens: bytes on stdin, and a stand-in for the module sounddevice, by the same callback contract.
 
 The callback runs in a thread of its own, with memory that is used again, and a device gives silence until it is closed.
 """
 
+import os
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+import soundfile
 
 BLOCK = 480
 
@@ -85,3 +92,29 @@ class Stream:
             number += 1
         self.active = False
         self.given["finished_callback"]()
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """A function that puts bytes on stdin; its end is closed after the yield."""
+    ends: list[int] = []
+
+    def put(data: bytes) -> None:
+        read, write = os.pipe()
+        ends.append(read)
+
+        def feed() -> None:
+            with os.fdopen(write, "wb", 0) as file, suppress(BrokenPipeError):
+                file.write(data)
+
+        threading.Thread(target=feed, daemon=True).start()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: read, isatty=lambda: False))
+
+    yield put
+    for end in ends:
+        os.close(end)
+
+
+def wav(wave: np.ndarray, rate: int, folder: Path, subtype: str = "PCM_16") -> bytes:
+    """The bytes of a WAV of (frames, channels)."""
+    soundfile.write(folder / "stream.wav", wave, rate, subtype=subtype)
+    return (folder / "stream.wav").read_bytes()

@@ -1,15 +1,12 @@
-"""tools/listen.py: the labels of a stream in order, from a pipe and from a microphone; it ends cleanly and tells all."""
+"""tools/listen.py: the labels of a stream in order, from a pipe and from a microphone; it ends cleanly, tells all."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from launches import Run
-from microphones import Sound
+from microphones import Sound, stdin, wav
 
 import dist_train
 
@@ -64,28 +61,8 @@ def tool(script: Callable[[str], ModuleType]) -> Iterator[ModuleType]:
 
 @pytest.fixture
 def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """Put bytes on stdin."""
-    ends: list[int] = []
-
-    def put(data: bytes) -> None:
-        read, write = os.pipe()
-        ends.append(read)
-
-        def feed() -> None:
-            with os.fdopen(write, "wb", 0) as file, suppress(BrokenPipeError):
-                file.write(data)
-
-        threading.Thread(target=feed, daemon=True).start()
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: read, isatty=lambda: False))
-
-    yield put
-    for end in ends:
-        os.close(end)
-
-
-def wav(wave: np.ndarray, rate: int, folder: Path, subtype: str = "PCM_16") -> bytes:
-    soundfile.write(folder / "stream.wav", wave, rate, subtype=subtype)
-    return (folder / "stream.wav").read_bytes()
+    """Puts bytes on stdin."""
+    yield from stdin(monkeypatch)
 
 
 def labels(text: str) -> list[str]:

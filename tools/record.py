@@ -151,23 +151,26 @@ def taken(recorder: Any, options: argparse.Namespace, name: str) -> Any:
 
     trigger = None
     if options.trigger is not None:
-        trigger = Trigger(options.sample_rate, options.trigger, options.before)
-    if not options.pipe:
-        wait(options, name)
+        trigger = Trigger(options.sample_rate, options.trigger, options.before, recorder.fresh)
+    if not options.pipe and wait(options, name):
         recorder.forget()
     with shown(recorder, name, length(options)) as show:
         return recorder.take(length(options), trigger, (lambda: False) if options.pipe else pressed, show)
 
 
-def wait(options: argparse.Namespace, name: str) -> None:
-    """Until Enter is pressed, or the countdown is over; not at all where a sound begins it, or nobody sits there."""
+def wait(options: argparse.Namespace, name: str) -> bool:
+    """Until Enter is pressed, or the countdown is over. False: at once, a sound begins it, or nobody sits there."""
     if options.countdown is not None:
         for left in range(options.countdown, 0, -1):
             say(f"{name}: in {left} ...")
             time.sleep(1)
-    elif options.trigger is None and sys.stdin.isatty():
-        print(f"{name}: press Enter to begin, Ctrl-C to end ", end="", file=sys.stderr, flush=True)
-        sys.stdin.readline()
+        return True
+    if options.trigger is not None or not sys.stdin.isatty():
+        return False
+    print(f"{name}: press Enter to begin, Ctrl-C to end ", end="", file=sys.stderr, flush=True)
+    if not sys.stdin.readline():
+        raise KeyboardInterrupt  # Ctrl-D
+    return True
 
 
 def pressed() -> bool:

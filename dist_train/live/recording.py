@@ -24,7 +24,7 @@ class Recorder:
     def __init__(self, source: Source, rate: int) -> None:
         self.source, self.rate = source, rate
         self.converter, self.meter = Converter(source.rate, rate), Meter()
-        self.ended = False
+        self.ended, self.fresh = False, True  # fresh: no take was begun
         self._rest: Wave = np.zeros((0, 1), np.float32)
 
     def take(self, seconds: float, trigger: Trigger | None, stop: Callable[[], bool], show: Show) -> Wave:
@@ -34,6 +34,7 @@ class Recorder:
         """
         wanted, have = round(seconds * self.rate), 0
         parts: list[Wave] = [self._rest[:0]]
+        self.fresh = False
         while have < wanted and not stop() and (wave_TC := self._next()) is not None:
             if trigger is not None:
                 begun_TC = trigger.hear(wave_TC)

@@ -39,7 +39,7 @@ def encoded(wave_TC: Wave, rate: int) -> bytes:
 def folder(name: str) -> str:
     """A class's name as the name of a folder; signs that the file system refuses are written as %XX."""
     safe = "".join(quote(letter, safe="") if letter in UNSAFE else letter for letter in nfc(name))
-    return re.sub(r"^\.|\.$", "%2E", safe)
+    return re.sub(r"^\.|\.$" if os.name == "nt" else r"^\.", "%2E", safe)
 
 
 def checked(text: str, what: str) -> str:
@@ -47,7 +47,7 @@ def checked(text: str, what: str) -> str:
     name = label(text, what)
     if folder(name) != name or name in IGNORED or len(name.encode()) > 200:
         signs = " ".join(UNSAFE)
-        raise ValueError(f"{what} {text}: cannot name a folder; leave out {signs}, a first or last dot, make it short")
+        raise ValueError(f"{what} {text}: cannot name a folder; leave out {signs} and dots at its ends, make it short")
     return name
 
 

@@ -17,10 +17,14 @@ MARGIN = 0.1  # seconds kept around a part: what begins softly has begun before
 
 
 class Trigger:
-    """Waits for a frame of `decibels` dBFS (RMS); what it lets through begins `before` seconds earlier."""
+    """Waits for a frame of `decibels` dBFS (RMS); what it lets through begins `before` seconds earlier.
 
-    def __init__(self, rate: int, decibels: float, before: float) -> None:
-        self.rate, self.limit = rate, 10 ** (decibels / 20)
+    armed: whether a sound that is on already counts; else there must be a quiet frame first, so that the rest of one
+    sound does not begin a take of its own.
+    """
+
+    def __init__(self, rate: int, decibels: float, before: float, armed: bool = True) -> None:
+        self.limit, self._armed = 10 ** (decibels / 20), armed
         self._size = max(1, round(FRAME * rate))
         self._ring = Ring(round(before * rate) + 2 * self._size)
         self._before = round(before * rate)
@@ -33,10 +37,12 @@ class Trigger:
             if self._ring.end - self._heard < self._size:
                 continue
             frame_T = self._ring.view(self._heard, self._heard + self._size)
-            if np.sqrt(np.mean(np.square(frame_T, dtype=np.float64))) >= self.limit:
+            loud = bool(np.sqrt(np.mean(np.square(frame_T, dtype=np.float64))) >= self.limit)
+            if loud and self._armed:
                 first = max(self._ring.first, self._heard - self._before)
-                begun_T = self._ring.view(first, self._ring.end).copy()
-                return np.concatenate([begun_T, wave_TC[start + self._size :]])
+                begun_TC = self._ring.view(first, self._ring.end).copy()
+                return np.concatenate([begun_TC, wave_TC[start + self._size :]])
+            self._armed |= not loud
             self._heard += self._size
         return None
 
