@@ -18,6 +18,8 @@ from launches import Run
 from microphones import Sound, stdin, wav
 
 import dist_train
+from dist_train import layouts
+from dist_train.packing import Options, pack
 
 CLASSES = ("a=b", "Dog bark", "Ре\u0301ка", "<b>", "$x$", "雨, 'heavy'", "../up", "*", "-", "غراب")
 FREQUENCIES = [300 * (number + 1) for number in range(10)]
@@ -87,7 +89,9 @@ def test_ten_labels_in_order(
     assert tool.main(["run", "-", *(["--format", form, "--rate", "44100"] if raw else [])]) == 0
     said = capsys.readouterr()
     assert labels(said.out) == [CLASSES[number] for number in ORDER]
-    assert said.err.startswith("10.0 s heard, real-time factor 0.") and "skipped" not in said.err
+    begin, end = said.err.splitlines()
+    assert begin == "listen: hearing stdin, 44100 Hz; Ctrl-C ends"
+    assert end.startswith("10.0 s heard, real-time factor 0.") and "skipped" not in end
 
 
 def test_json_tells_when(
@@ -246,6 +250,33 @@ def test_what_a_microphone_needs(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert tool.main(["--list-devices"]) == 2
     assert "install it: apt-get install libportaudio2" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_ten_recordings_of_esc10(
+    esc10: Path, root: Path, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten clips that training never heard, each of another class and right when heard alone, one after another."""
+    monkeypatch.chdir(tmp_path)
+    assert pack(esc10, tmp_path / "shards", Options(workers=2))
+    small = ("model.name=cnn4", "model.channels=32", "features.frame_length=40", "features.frame_shift=20")
+    line = ["data.shards=[shards]", "data.eval_folds=[1]", "run.name=small", "run.epochs=25", *small]
+    train = [sys.executable, "-m", "dist_train", str(root / "configs/esc10.yaml"), *line]
+    assert subprocess.run(train, env=environment, timeout=1200).returncode == 0
+    alone = dist_train.load(tmp_path / "runs/small")
+    clips, order = [sample for sample in layouts.read(esc10).samples if sample.fold == 1], dict[str, np.ndarray]()
+    for sample in np.random.default_rng(0).permutation(np.array(clips, object)):
+        wave, rate = soundfile.read(sample.path, dtype="float32")
+        found = alone.predict(wave, rate)
+        if sample.labels[0] not in order and found.label == sample.labels[0] and found.probability >= 0.5:
+            order[found.label] = np.pad(wave, (0, max(0, 5 * rate - len(wave))))[: 5 * rate]
+    assert len(order) >= 8  # so small a model may know too little of a class or two
+    piped = wav(np.concatenate(list(order.values())), rate, tmp_path)
+    command = [sys.executable, str(root / "tools/listen.py"), "runs/small", "-"]
+    done = subprocess.run(command, env=environment, input=piped, capture_output=True, timeout=300)
+    assert done.returncode == 0 and labels(done.stdout.decode()) == list(order)
+    factor = re.search(r"real-time factor ([\d.]+)", done.stderr.decode())
+    assert factor is not None and float(factor[1]) < 0.2
 
 
 def test_ctrl_c_ends_it(finished: Run, root: Path, environment: dict[str, str]) -> None:

@@ -103,6 +103,7 @@ def listen(options: argparse.Namespace) -> int:
         report = Report(options, model, session)
         if source.live:
             source.start()
+        report.warn(f"hearing {source.name}, {source.rate} Hz; Ctrl-C ends")
         return heard(session, report)
     finally:
         source.close()
@@ -235,7 +236,9 @@ class Report:
         if dropped := getattr(session.source, "dropped", 0):
             self.warn(f"stdin ended inside a frame: its last {dropped} bytes are no sound; is --format right?")
         if session.converter.broken:
-            self.warn(f"{session.converter.broken} samples were no numbers; they were heard as silence")
+            self.warn(
+                f"{session.converter.broken} samples were no sound; they were heard as silence. Is --format right?"
+            )
 
     def say(self, made: dict[str, Any]) -> None:
         """A JSON line."""

@@ -88,15 +88,18 @@ def record(options: argparse.Namespace) -> int:
     try:
         disk.writable(options.dest)
         source.start()
-        for wave_TC in parts(Recorder(source, options.sample_rate), options):
+        recorder = Recorder(source, options.sample_rate)
+        for wave_TC in parts(recorder, options):
             paths.append(take.write(options.dest / label, prefix, wave_TC, options.sample_rate))
             print(paths[-1], flush=True)
     finally:
         source.close()
         if paths and tabled:
             table.add(paths, options.group or "")
+    if recorder.converter.broken:
+        say(f"{recorder.converter.broken} samples were no sound; they were heard as silence. Is --format right?")
     if not paths:
-        print("record: no take was kept", file=sys.stderr)
+        say("no take was kept")
     return 0 if paths else 1
 
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Block = NDArray[np.float32]
 
+LOUDEST = 64.0  # full scales: no device gives more, what is louder is not what it is taken for
+
 
 class Converter:
     """A stream at `source` Hz becomes one at `target` Hz. mix: `mono` (the mean of all channels), `first`, or how many
@@ -17,17 +19,22 @@ class Converter:
     def __init__(self, source: int, target: int, mix: str | int = "mono") -> None:
         self.source, self.target, self.mix = source, target, mix
         self.channels = mix if isinstance(mix, int) else 1
-        self.broken = 0  # samples that were no numbers; they are heard as silence
+        self.broken = 0  # samples that were no sound; they are heard as silence
         self._stream = self._fresh()
 
     def hear(self, block: Block) -> Block:
         """(frames, any channels) -> (T, channels): what is ready; a filter's length stays inside."""
-        if not np.isfinite(block.sum()):
-            broken = ~np.isfinite(block)
-            self.broken += int(broken.sum())
-            block = np.where(broken, np.float32(0), block)
+        block = self.clean(block)
         mixed = self._mixed(block)
         return mixed if self._stream is None else np.asarray(self._stream.resample_chunk(mixed), np.float32)
+
+    def clean(self, block: Block) -> Block:
+        """The block with silence for what is no sound: no number, or far over full scale. Both are counted."""
+        if not block.size or float(np.abs(block).max()) <= LOUDEST:
+            return block
+        broken = ~(np.abs(block) <= LOUDEST)
+        self.broken += int(broken.sum())
+        return np.where(broken, np.float32(0), block)
 
     def finish(self) -> Block:
         """(T, channels): what stayed inside; after it a new stream begins."""

@@ -64,7 +64,7 @@ class Recorder:
         if self.ended:
             return None
         try:
-            block = self.source.flow.take(POLL).block
+            block = self.converter.clean(self.source.flow.take(POLL).block)
         except TimeoutError:
             if self.source.silent():
                 raise ValueError(f"{self.source.name}: {STOPPED}") from None

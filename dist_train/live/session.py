@@ -90,7 +90,7 @@ class Session:
             yield Event("overrun", self.listener.end, self.listener.end, count=count)
         if heard.lost:
             yield from self._gap(heard.lost)
-        block = heard.block if self._left is None else heard.block[: self._left]
+        block = self.converter.clean(heard.block if self._left is None else heard.block[: self._left])
         self._left = None if self._left is None else self._left - len(block)
         self.meter.hear(block, self.source.rate)
         yield from self.listener.hear(self.converter.hear(block), self.lag if self.live else None)
