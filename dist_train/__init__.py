@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dist_train.inference import Model, Pcm, Prediction, load
+    from dist_train.inference import Model, Named, Pcm, Prediction, Segment, Timeline, load
 
-__all__ = ["Model", "Pcm", "Prediction", "load"]
+__all__ = ["Model", "Named", "Pcm", "Prediction", "Segment", "Timeline", "load"]
 
 
 def __getattr__(name: str) -> Any:

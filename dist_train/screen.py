@@ -30,7 +30,7 @@ def show(sheets: Sequence[Sheet]) -> None:
             table.add_column(Text(name), justify="right" if number and any(sheet.head) else "left", overflow="fold")
         for row in sheet.rows:
             table.add_row(*map(Text, row))
-        console.print(Text(sheet.title), table)
+        console.print(*([Text(sheet.title)] if sheet.title else []), table)
 
 
 @contextmanager

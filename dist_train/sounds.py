@@ -101,7 +101,7 @@ def _shards(root: Path | str, audio: Audio, label: str) -> Sounds:
 
 def _recordings(root: Path, audio: Audio) -> Sounds:
     """The recordings below a folder, converted by soxr."""
-    paths = [root] if root.is_file() else list(_below(root))
+    paths = [root] if root.is_file() else list(below(root))
 
     def lengths() -> Ints:
         return np.array([_length(path, audio.sample_rate) for path in paths], np.int64)
@@ -116,7 +116,7 @@ def _recordings(root: Path, audio: Audio) -> Sounds:
     return Sounds(len(paths), lambda number: str(paths[number]), lengths, sounds)
 
 
-def _below(root: Path) -> Iterator[Path]:
+def below(root: Path) -> Iterator[Path]:
     """All recordings below a folder, in order of name; links are followed, but into no folder twice."""
     seen = set[str]()
     for place, inner, files in os.walk(root, followlinks=True):

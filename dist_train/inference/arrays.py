@@ -41,4 +41,4 @@ def batch(wave: NDArray[Any] | torch.Tensor, channels: int) -> NDArray[np.float3
     if array.dtype.kind != "f" or array.ndim not in (2, 3) or 0 in array.shape[1:]:
         kind = f"an array of {array.dtype} and shape {array.shape}"
         raise ValueError(f"{kind}: give waves of float, (batch, frames) or (batch, frames, {channels})")
-    return np.ascontiguousarray(array.reshape(*array.shape[:2], -1), np.float32)
+    return np.ascontiguousarray(array if array.ndim == 3 else array[..., None], np.float32)

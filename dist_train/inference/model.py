@@ -6,31 +6,29 @@ print(model.predict("dog.ogg").label)
 """
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dist_train import saved
-from dist_train.evaluate import Sums, Values, clip_logits, window_values
-from dist_train.inference import known
-from dist_train.inference.ahead import Bad, clip, clips, handfuls
-from dist_train.inference.arrays import batch
-from dist_train.inference.clips import Clip, summed
+from dist_train.inference import ahead, arrays, known, timeline
+from dist_train.inference.ahead import Bad
+from dist_train.inference.clips import Clip
 from dist_train.inference.prediction import Prediction, judged
-from dist_train.inference.sound import Sound, named
-from dist_train.precision import exact
-from dist_train.settings import Config, Evaluation
+from dist_train.inference.scorer import Scorer
+from dist_train.inference.sound import Named, Reading, Sound, named
+from dist_train.inference.timeline import Options, Timeline, Way
+from dist_train.recordings import Unreadable
+from dist_train.settings import Config
 from dist_train.window import window_samples
 from dist_train.world import Place, World
 
 Sounds: TypeAlias = list[Any] | tuple[Sound, ...]
-_BATCHES = 8  # batches that a handful of clips fills
+Skip: TypeAlias = Callable[[Bad], None]
 
 
 class Model:
@@ -40,27 +38,30 @@ class Model:
     same sound gives the same bits. Any thread may call; calls take turns.
     """
 
-    def __init__(self, found: saved.Saved, device: torch.device, threshold: float | None, exact: bool) -> None:
-        self._saved, self._exact = found, exact
-        self._lock = threading.Lock()
-        self.device = device
+    def __init__(self, scorer: Scorer, threshold: float | None) -> None:
+        self._scorer = scorer
         self.threshold = threshold
         """Below this probability a guess is unknown: of RUN/unknown.json; None: without one."""
 
     @property
     def config(self) -> Config:
         """The run's settings."""
-        return self._saved.config
+        return self._scorer.found.config
 
     @property
     def path(self) -> Path:
         """The checkpoint that was loaded."""
-        return self._saved.path
+        return self._scorer.found.path
+
+    @property
+    def device(self) -> torch.device:
+        """What computes."""
+        return self._scorer.found.front.device
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of all probabilities."""
-        return self._saved.classes
+        return self._scorer.found.classes
 
     @property
     def sample_rate(self) -> int:
@@ -102,10 +103,9 @@ class Model:
         have several labels. The probabilities are those that evaluation gives the clip. ValueError names a sound that
         cannot be used, and says why.
         """
-        one = not isinstance(sound, list | tuple)
-        sounds = [sound] if one else sound
-        found = list(self.stream(sounds, sample_rate, top=top, threshold=threshold))  # type: ignore[arg-type]
-        return found[0] if one else found
+        if isinstance(sound, list | tuple):
+            return list(self.stream(sound, sample_rate, top=top, threshold=threshold))
+        return next(self.stream([_alone(sound)], sample_rate, top=top, threshold=threshold))
 
     def stream(
         self,
@@ -114,7 +114,7 @@ class Model:
         *,
         top: int = 5,
         threshold: float | None = None,
-        bad: Callable[[Bad], None] | None = None,
+        bad: Skip | None = None,
         threads: int | None = None,
     ) -> Iterator[Prediction]:
         """Predictions of any number of sounds in order, as `predict` makes them, in bounded memory.
@@ -123,34 +123,90 @@ class Model:
         `threads`: how many read and decode; default: one a core, at most 8.
         """
         limit = self._limit(threshold)
-        for held, sums in self._handfuls(sounds, sample_rate, self._values, len(self.classes), bad, threads):
-            for one, mean_C in zip(held, self._probabilities(sums), strict=True):
-                yield judged(one.name, mean_C, self.classes, one.seconds, self.several, top, limit)
+        for clips in self._clips(sounds, sample_rate, bad, threads):
+            rows_NC, _ = self._scorer.probabilities(clips)
+            for one, row_C in zip(clips, rows_NC, strict=True):
+                yield judged(one.name, row_C, self.classes, one.seconds, self.several, top, limit)
 
-    @overload
-    def embed(self, sound: Sound, sample_rate: int | None = None) -> NDArray[np.float32]: ...
-    @overload
-    def embed(self, sound: Sounds, sample_rate: int | None = None) -> NDArray[np.float32]: ...
     def embed(self, sound: Sound | Sounds, sample_rate: int | None = None) -> NDArray[np.float32]:
         """(E,) the embedding of a sound, the mean over its windows; of a list (N, E). Sounds are as in `predict`."""
-        one = not isinstance(sound, list | tuple)
-        sounds = [sound] if one else sound
-        found = [vector for _, vector in self.embeddings(sounds, sample_rate)]  # type: ignore[arg-type]
-        return found[0] if one else np.stack(found) if found else np.zeros((0, self._width), np.float32)
+        if not isinstance(sound, list | tuple):
+            return next(self.embeddings([_alone(sound)], sample_rate))[1]
+        found = [vector_E for _, vector_E in self.embeddings(sound, sample_rate)]
+        return np.stack(found) if found else np.zeros((0, self._scorer.width), np.float32)
 
     def embeddings(
         self,
         sounds: Iterable[Sound],
         sample_rate: int | None = None,
         *,
-        bad: Callable[[Bad], None] | None = None,
+        bad: Skip | None = None,
         threads: int | None = None,
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """(name, embedding (E,)) of any number of sounds in order, in bounded memory; `bad` as in `stream`."""
-        values: Values = self._saved.model.embed  # type: ignore[assignment]
-        for held, sums in self._handfuls(sounds, sample_rate, values, self._width, bad, threads):
-            for one, mean_E in zip(held, sums.mean().float().numpy(), strict=True):
-                yield one.name, mean_E
+        """(name, embedding (E,)) of any number of sounds, in bounded memory; `bad` and `threads` as in `stream`."""
+        for clips in self._clips(sounds, sample_rate, bad, threads):
+            yield from zip((one.name for one in clips), self._scorer.embeddings(clips), strict=True)
+
+    def timeline(
+        self,
+        sound: Sound,
+        sample_rate: int | None = None,
+        *,
+        hop: float | None = None,
+        smooth: str = "median",
+        span: float | None = None,
+        threshold: float | None = None,
+        hysteresis: float = 0.1,
+        min_duration: float = 0.0,
+    ) -> Timeline:
+        """What is heard when in a sound of any length, which is read by the block.
+
+        A window of `seconds` each `hop` s (default: a quarter of one, at most one), averaged where they overlap;
+        `smooth` median, exponential or none over `span` s (default: three hops). A label stays until another is
+        `hysteresis` more probable; of several, each ends `hysteresis` under the `threshold` at which it begins.
+        Segments under `min_duration` s are joined with a neighbour, or left out where there are several labels.
+        """
+        options: Options = {"hop": hop, "smooth": smooth, "span": span, "threshold": threshold}
+        options |= {"hysteresis": hysteresis, "min_duration": min_duration}
+        return next(self.timelines([_alone(sound)], sample_rate, **options))
+
+    def timelines(
+        self,
+        sounds: Iterable[Sound],
+        sample_rate: int | None = None,
+        *,
+        bad: Skip | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[Timeline]:
+        """Timelines of any number of sounds in order; options as in `timeline`, `bad` as in `stream`."""
+        way = self._way(**options)
+        for number, sound in enumerate(sounds):
+            found = self._timeline(sound, sample_rate, way, number)
+            if isinstance(found, Timeline):
+                yield found
+            elif bad is None:
+                raise ValueError(str(found))
+            else:
+                bad(found)
+
+    def _way(self, **options: Unpack[Options]) -> Way:
+        options["threshold"] = self._limit(options.get("threshold"))
+        return Way(self.sample_rate, window_samples(self.config.audio), **options)
+
+    def _timeline(self, sound: Sound, rate: int | None, way: Way, number: int | None = None) -> Timeline | Bad:
+        reading, name = Reading(sound, rate, self.config.audio), named(sound, number)
+        cells, hearing = timeline.Cells(way.step, len(self.classes)), self.config.evaluation
+        alone = hearing.model_copy(update={"clip": "windows", "hop": None})  # each window is a clip
+        try:
+            for group in timeline.groups(timeline.windows(reading, way.size, way.step), hearing.batch_size):
+                held = [Clip(name, frames_TC, 0.0) for _, frames_TC in group]
+                rows_NC, heard_N = self._scorer.probabilities(held, alone, padded=False)
+                for (start, frames_TC), row_C, heard in zip(group, rows_NC, heard_N, strict=True):
+                    cells.add(start, len(frames_TC), bool(heard), row_C)
+        except (Unreadable, OSError) as error:
+            return ahead.refused(name, error)
+        samples = max(1, int(reading.seconds * self.sample_rate + 1e-6))
+        return timeline.drawn(name, reading.seconds, cells.mean(samples), self.classes, self.several, way)
 
     def probabilities(self, wave_BT: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float64]:
         """(B, C) of waves of equal length at `sample_rate`, float of full scale 1, (B, T) or (B, T, channels).
@@ -158,19 +214,9 @@ class Model:
         The low level: no file, no conversion, nothing rounded to int16, batches as they come, never padded; equal to
         what `predict` gives up to rounding in fp32. ValueError for other shapes, or samples that are not finite.
         """
-        waves = batch(wave_BT, self.channels)
-        held = [Clip(f"row {number}", wave_TC, 0.0) for number, wave_TC in enumerate(waves)]
-        if not held:
-            return np.zeros((0, len(self.classes)))
-        return self._probabilities(self._summed(held, self._values, len(self.classes), self.config.evaluation, False))
-
-    @property
-    def _values(self) -> Values:
-        return partial(window_values, self._saved.model, self.config, len(self.classes))
-
-    @property
-    def _width(self) -> int:
-        return int(self._saved.model.head.in_features)  # type: ignore[union-attr, arg-type]
+        waves_BTC = arrays.batch(wave_BT, self.channels)
+        held = [Clip(f"row {number}", wave_TC, 0.0) for number, wave_TC in enumerate(waves_BTC)]
+        return self._scorer.probabilities(held, padded=False)[0] if held else np.zeros((0, len(self.classes)))
 
     def _limit(self, threshold: float | None) -> float | None:
         if threshold is not None and not 0 <= threshold <= 1:
@@ -178,46 +224,27 @@ class Model:
         limit = self.threshold if threshold is None else threshold
         return 0.5 if limit is None and self.several else limit
 
-    def _handfuls(
-        self,
-        sounds: Iterable[Sound],
-        rate: int | None,
-        values: Values,
-        width: int,
-        bad: Callable[[Bad], None] | None,
-        threads: int | None,
-    ) -> Iterator[tuple[list[Clip], Sums]]:
-        """Good clips by the handful with the sums of their windows."""
-        settings = self.config.evaluation
-        samples = _BATCHES * settings.batch_size * window_samples(self.config.audio)
-        pairs = ((named(sound, number), sound) for number, sound in enumerate(sounds))
-        one = isinstance(sounds, list) and len(sounds) == 1  # without a thread: a single sound is answered sooner
-        found: Iterable[Clip | Bad]
-        if one:
-            found = [clip(name, sound, rate, self.config.audio) for name, sound in pairs]
-        else:
-            found = clips(pairs, rate, self.config.audio, threads)
-        for handful in handfuls(found, samples):
+    def _clips(
+        self, sounds: Iterable[Sound], rate: int | None, bad: Skip | None, threads: int | None
+    ) -> Iterator[list[Clip]]:
+        """Those that can be used, in handfuls that fill batches."""
+        audio, rows = self.config.audio, self.config.evaluation.batch_size
+        for handful in ahead.handfuls(ahead.clips(sounds, rate, audio, threads), rows * window_samples(audio)):
             good = list[Clip]()
-            for item in handful:
-                if isinstance(item, Clip):
-                    good.append(item)
+            for one in handful:
+                if isinstance(one, Clip):
+                    good.append(one)
                 elif bad is None:
-                    raise ValueError(str(item))
+                    raise ValueError(str(one))
                 else:
-                    bad(item)
+                    bad(one)
             if good:
-                yield good, self._summed(good, values, width, settings, self._exact)
+                yield good
 
-    def _summed(self, held: Sequence[Clip], values: Values, width: int, settings: Evaluation, padded: bool) -> Sums:
-        """By one thread at a time: the front end's memory is used again, and precision is a switch of the process."""
-        with self._lock, torch.no_grad(), exact(self.device):
-            return summed(held, self._saved.front, settings, values, width, padded)
 
-    def _probabilities(self, found: Sums) -> NDArray[np.float64]:
-        """(N, C) of clips, as scores.npz has them."""
-        logits_NC = clip_logits(found.mean(), self.config)
-        return (logits_NC.sigmoid() if self.several else logits_NC.softmax(1)).numpy()
+def _alone(sound: Sound) -> Named:
+    """Under a name without a number."""
+    return sound if isinstance(sound, Named) else Named(named(sound), sound)
 
 
 def load(
@@ -237,6 +264,5 @@ def load(
     folder = Path(run)
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     found = saved.load(folder, list(overrides), World(Place(), place, "gloo", torch.get_num_threads()))
-    for parameter in found.model.parameters():
-        parameter.requires_grad_(False)
-    return Model(found, place, known.threshold(folder), exact)
+    found.model.requires_grad_(False)
+    return Model(Scorer(found, exact), known.threshold(folder))

@@ -38,7 +38,18 @@ class Pcm:
     kind: str = "s16"
 
 
-Sound: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | torch.Tensor | Pcm
+Plain: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | torch.Tensor | Pcm
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A sound under the name that predictions and errors shall call it by."""
+
+    name: str
+    sound: Plain
+
+
+Sound: TypeAlias = Plain | Named
 KINDS = {"s16": ("<i2", 2.0**-15), "s32": ("<i4", 2.0**-31), "f32": ("<f4", 1.0)}
 FILES = (str, os.PathLike)
 RAW = (bytes, bytearray, memoryview)
@@ -53,7 +64,8 @@ class Reading:
 
     def __init__(self, sound: Sound, rate: int | None, audio: Audio) -> None:
         """`rate` (Hz): of an array; files know theirs."""
-        self.sound, self.rate, self.audio, self.seconds = sound, rate, audio, 0.0
+        self.sound: Plain = sound.sound if isinstance(sound, Named) else sound
+        self.rate, self.audio, self.seconds = rate, audio, 0.0
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
         if isinstance(self.sound, RAW) or (isinstance(self.sound, FILES) and remote(self.sound)):
@@ -97,6 +109,8 @@ class Reading:
 
 def named(sound: Sound, number: int | None = None) -> str:
     """How messages name a sound; `number`: its place in a list."""
+    if isinstance(sound, Named):
+        return sound.name
     if isinstance(sound, FILES):
         return spoken(os.fspath(sound))
     kind = "bytes" if isinstance(sound, RAW) else "pcm" if isinstance(sound, Pcm) else "array"
@@ -105,6 +119,8 @@ def named(sound: Sound, number: int | None = None) -> str:
 
 def weight(sound: Sound) -> int:
     """Bytes that a sound may take in memory once it is decoded, roughly: compressed files grow about twelvefold."""
+    if isinstance(sound, Named):
+        return weight(sound.sound)
     if isinstance(sound, FILES):
         path = Path(sound)
         size = 0 if remote(sound) or not path.is_file() else path.stat().st_size
