@@ -253,14 +253,16 @@ def test_what_a_microphone_needs(
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1500)
 def test_ten_recordings_of_esc10(
     esc10: Path, root: Path, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten clips that training never heard, each of another class and right when heard alone, one after another."""
     monkeypatch.chdir(tmp_path)
     assert pack(esc10, tmp_path / "shards", Options(workers=2))
-    small = ("model.name=cnn4", "model.channels=32", "features.frame_length=40", "features.frame_shift=20")
-    line = ["data.shards=[shards]", "data.eval_folds=[1]", "run.name=small", "run.epochs=25", *small]
+    small = ("model.name=cnn4", "model.channels=24", "optim.lr=3e-3", "optim.warmup_epochs=2")
+    quick = ("run.epochs=25", "run.threads=1", "data.batch_size=16", "data.micro_batch=16")
+    line = ["data.shards=[shards]", "run.name=small", *small, *quick]
     train = [sys.executable, "-m", "dist_train", str(root / "configs/esc10.yaml"), *line]
     assert subprocess.run(train, env=environment, timeout=1200).returncode == 0
     alone = dist_train.load(tmp_path / "runs/small")

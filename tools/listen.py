@@ -2,7 +2,7 @@
 """Labels what is heard while it sounds: from a microphone, or from a pipe (`-`: WAV, or raw samples by --format).
 
 Example:
-  ffmpeg -loglevel error -i party.mp3 -f wav - | python tools/listen.py runs/esc10 - --action 'Dog bark=beep'
+  python tools/listen.py runs/demo - --json < dog.wav
 
 A label is told once it has held for --hold, and again after it was gone for --gone. Ctrl-C ends. Commands of --action
 run without a shell and find LISTEN_LABEL, LISTEN_PROBABILITY, LISTEN_SECONDS and LISTEN_TIME in their environment.
@@ -177,7 +177,7 @@ class Report:
 
         from dist_train.live import lines
 
-        late = self.session.lag()
+        late = self.session.lag() if self.session.live else 0.0
         said = f"  {late:.1f} s behind" if late > 1 else ""
         return Text(f"{lines.bar(self.session.meter, 30)}  {self.latest}{said}", no_wrap=True, overflow="ellipsis")
 

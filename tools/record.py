@@ -2,7 +2,7 @@
 """Records takes as 16 kHz mono WAV files into class folders: DEST/LABEL/0001.wav, 0002.wav, ... Overwrites nothing.
 
 Example:
-  ffmpeg -loglevel error -i yes.mp3 -f wav - | python tools/record.py recordings yes - --split --group anna
+  python tools/record.py recordings dog - --split --group rex < dog.wav
 
 From a microphone, or from a pipe (`-`: WAV, or raw samples by --format). A take begins when Enter is pressed, after
 --countdown, or with --trigger by itself when it gets loud. DEST is a source for tools/make_shards.py pack; --group
