@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from launches import Run
 from microphones import Sound, stdin, wav
 
@@ -50,7 +51,12 @@ def tones(order: list[int], rate: int, seconds: float = 1.0) -> np.ndarray:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Tones:
     made = Tones()
-    monkeypatch.setattr(dist_train, "load", lambda run, device, overrides: made, raising=False)
+
+    def load(run: Path, device: str | None, overrides: list[str]) -> Tones:
+        assert torch.device(device or "cpu") and not overrides
+        return made
+
+    monkeypatch.setattr(dist_train, "load", load, raising=False)
     return made
 
 
@@ -219,6 +225,7 @@ def test_a_device_that_is_pulled_out(
         (["run", "-", "--threshold", "nan"], "--threshold nan: is not from 0 to 1"),
         (["run", "-", "--action", "cat=true"], "--action cat=true: begins with no class"),
         (["run", "--device", "none"], "--device none: No input device matching 'none'; see --list-devices"),
+        (["run", "-", "--model-device", "toaster"], "--model-device toaster: Expected one of cpu, cuda"),
         (["run", "--channels", "9"], "Invalid number of channels"),
     ],
 )

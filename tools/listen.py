@@ -94,10 +94,7 @@ def listen(options: argparse.Namespace) -> int:
     try:
         if not source.live:
             source.start()  # its writer shall not wait for the model
-        from dist_train import load
-
-        overrides = [word for word in options.rest if word != "-"]
-        model = load(options.run, device=options.model_device, overrides=overrides)
+        model = loaded(options)
         live, mix = source.live or options.live, model.config.audio.channels
         session = Session(source, mix, asked.listener(model, options), live, options.seconds)
         report = Report(options, model, session)
@@ -107,6 +104,17 @@ def listen(options: argparse.Namespace) -> int:
         return heard(session, report)
     finally:
         source.close()
+
+
+def loaded(options: argparse.Namespace) -> Any:
+    """The run's model."""
+    from dist_train import load
+
+    overrides = [word for word in options.rest if word != "-"]
+    try:
+        return load(options.run, device=options.model_device, overrides=overrides)
+    except RuntimeError as error:  # torch's, of a device that is not there
+        raise ValueError(f"--model-device {options.model_device}: {str(error).splitlines()[0]}") from None
 
 
 def opened(options: argparse.Namespace) -> Any:
