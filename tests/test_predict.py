@@ -179,5 +179,5 @@ def test_a_terminal_gets_a_table(home: Path, root: Path, environment: dict[str, 
         assert b"broken.wav: cannot be read" in run.stderr.read()
     os.close(ours)
     text = shown.decode()
-    assert run.returncode == 2 and "recording" in text and "next best" in text and text.count("unknown") == 17
+    assert run.returncode == 2 and "recording" in text and "guesses" in text and text.count("unknown") == 17
     assert '犬, "dog"' in text and "rain <b>" in text

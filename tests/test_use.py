@@ -1,5 +1,6 @@
 """`load`, `predict`, `embed`: a recording is given what evaluation scores for it, whatever its form; refusals."""
 
+import functools
 import http.client
 import io
 import itertools
@@ -7,32 +8,39 @@ import json
 import subprocess
 import sys
 import threading
-from http.server import ThreadingHTTPServer
+import tracemalloc
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
 import torch
+from clips import sound
+from launches import train
 from untrained import by_key, ordered, packed, recordings, scored, untrained
 
 from dist_train import Model, Named, Pcm, embeddings, load
+from dist_train import scored as scored_run
 from dist_train.coding import encode
 from dist_train.inference.ahead import Bad
 from dist_train.inference.sound import Reading
+from dist_train.options import Options
+from dist_train.packing import pack
 from dist_train.settings import Audio
 
 WAYS: dict[str, tuple[str, ...]] = {
     "windows": ("features.norm=dataset", "objective.name=aam", "evaluation.average=probabilities"),
     "hop": ("evaluation.hop=0.15", "audio.target_db=-20", "audio.short=pad"),
     "full": ("evaluation.clip=full", "evaluation.max_seconds=1", "precision=fp64"),
-    "recurrent": ("model={name: crnn}", "features.bins=128", "audio.seconds=1"),
     "crop level": ("audio.target_db=-20", "audio.level=crop", "features.norm=cmvn"),
     "several": ("objective.name=bce", "model={name: cnn4, channels: 8}"),
     "waveform": ("features={name: waveform}", "model={name: m5, channels: 8}", "audio.seconds=0.8"),
     "stereo": ("audio.channels=2", "audio.sample_rate=22050"),
 }
+RECURRENT = ("model={name: crnn}", "features.bins=128", "audio.seconds=1")
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +63,12 @@ def model(home: Path, sounds: dict[str, Path]) -> Model:
     return load(home / "run", "cpu")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, pytest.param("recurrent", marks=pytest.mark.full)])
 def test_a_recording_is_given_what_evaluation_scores(
     way: str, home: Path, sounds: dict[str, Path], tmp_path: Path
 ) -> None:
     shards = home / ("stereo" if way == "stereo" else "shards")
-    parts = untrained(tmp_path / "run", shards, *WAYS[way])
+    parts = untrained(tmp_path / "run", shards, *WAYS.get(way, RECURRENT))
     view, scores = scored(parts)
     model, files = load(tmp_path / "run", "cpu"), ordered(view, sounds)
     found = model.predict(files, top=1)
@@ -104,6 +112,41 @@ def test_sound_is_what_packing_makes_of_it(sounds: dict[str, Path]) -> None:
         whole, rate = soundfile.read(path, dtype="float32")
         for form in (path, str(path), path.read_bytes(), whole, torch.from_numpy(whole), Named("x", whole)):
             np.testing.assert_array_equal(np.concatenate(list(Reading(form, rate, audio))), expected)
+
+
+def test_what_ffmpeg_reads(sounds: dict[str, Path], tmp_path: Path) -> None:
+    wave, rate = soundfile.read(next(iter(sounds.values())), dtype="float32")
+    with av.open(str(tmp_path / "a.m4a"), "w") as file:
+        stream = file.add_stream("aac", rate=rate, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T), format="fltp", layout="stereo")
+        frame.sample_rate = rate
+        for part in (frame, None):
+            file.mux(stream.encode(part))
+    wav = encode(tmp_path / "a.m4a", "pcm16", 16000, 1, None, None, 0.0).data
+    expected, _ = soundfile.read(io.BytesIO(wav), dtype="int16", always_2d=True)
+    for form in (tmp_path / "a.m4a", (tmp_path / "a.m4a").read_bytes()):
+        np.testing.assert_array_equal(np.concatenate(list(Reading(form, None, Audio()))), expected)
+
+
+def test_an_address_is_fetched(model: Model, sounds: dict[str, Path]) -> None:
+    path = list(sounds.values())[1]
+    folder = functools.partial(Quiet, directory=path.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), folder) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/{path.name}"
+        found = model.predict(address)
+        assert found.source == address
+        np.testing.assert_array_equal(found.probabilities, model.predict(path).probabilities)
+        with pytest.raises(ValueError, match=r"/absent\.wav: is not there"):
+            model.predict(address.replace(path.name, "absent.wav"))
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder and logs nothing."""
+
+    def log_message(self, *_: Any) -> None: ...
 
 
 def test_arrays_of_integers_and_raw_pcm(model: Model) -> None:
@@ -198,18 +241,74 @@ def test_what_cannot_be_used_is_named(model: Model, sounds: dict[str, Path], tmp
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
         cases.append((tmp_path / name, None, f"{name}: "))
-    for sound, rate, said in cases:
+    for wrong, rate, said in cases:
         good = np.ones(100) * 0.1
         with pytest.raises(ValueError, match=said) as error:
-            model.predict([Named("good", Pcm(good.astype("<f4").tobytes(), 16000, kind="f32")), sound], rate)
+            model.predict([Named("good", Pcm(good.astype("<f4").tobytes(), 16000, kind="f32")), wrong], rate)
         assert "\n" not in str(error.value)
         with pytest.raises(ValueError, match=said.replace(" 1:", ":")):
-            model.timeline(sound, rate)
+            model.timeline(wrong, rate)
     refused: list[Bad] = []
     mixed = [next(iter(sounds.values())), *(tmp_path / name for name in files), *list(sounds.values())[1:4]]
     found = list(model.stream(mixed, bad=refused.append))
     assert [one.source for one in found] == [str(path) for path in list(sounds.values())[:4]]
     assert [Path(one.name).name for one in refused] == list(files)
+
+
+def test_a_timeline_by_plain_arithmetic(model: Model) -> None:
+    wave = sound(round(44100 * 2.37), 2, seed=5)
+    wave[44100 : 44100 + 40000] = 0  # of digital silence, more than two windows
+    found = model.timeline(wave, 44100, hop=0.15, smooth="none", hysteresis=0)
+    frames_T = np.concatenate(list(Reading(wave, 44100, model.config.audio)))[:, 0]
+    starts = [*range(0, len(frames_T) - 6400, 2400), len(frames_T) - 6400]
+    rows = model.probabilities(np.stack([frames_T[start : start + 6400] / np.float32(32768) for start in starts]))
+    sums, counts = np.zeros((len(frames_T), 2)), np.zeros(len(frames_T))
+    for start, row in zip(starts, rows, strict=True):
+        if frames_T[start : start + 6400].any():
+            sums[start : start + 6400] += row
+            counts[start : start + 6400] += 1
+    parts = [slice(begin, begin + 2400) for begin in range(0, len(frames_T), 2400)]
+    expected = np.array([sums[part].sum(0) / (counts[part].sum() or np.nan) for part in parts])
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert np.isnan(expected).any() and not np.isnan(expected).all()
+    assert found.seconds == len(wave) / 44100 == found.segments[-1].end and found.segments[0].start == 0
+    gap = [cell * 0.15 for cell in np.flatnonzero(np.isnan(expected[:, 0]))]
+    assert not [span for span in found for at in gap if span.start <= at + 0.01 < span.end]
+    short = model.timeline(wave[:4000], 44100)
+    assert len(short) == 1 and short.segments[0].end == 4000 / 44100
+    assert short.segments[0].label == model.predict(wave[:4000], 44100).label
+    silent = model.timeline(np.zeros(16000), 16000)
+    assert len(silent) == 0 and silent.seconds == 1.0
+
+
+def test_a_long_recording_is_read_by_the_block(model: Model) -> None:
+    class Pipe:
+        left = 16000 * 300 * 2
+
+        def read(self, size: int) -> bytes:
+            size = min(size, self.left, 100_000)
+            self.left -= size
+            return bytes([1, 2]) * (size // 2)
+
+    tracemalloc.start()
+    try:
+        found = model.timeline(Pcm(Pipe(), 16000), hop=0.4)  # type: ignore[arg-type]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.seconds == 300 and found.segments[-1].end == 300
+    assert peak < 6e6, f"{peak / 1e6} MB"  # its samples alone are 9.6 MB as int16
+
+
+@pytest.mark.full
+def test_esc10_from_its_own_files_scores_what_the_run_scored(esc10: Path, tmp_path: Path) -> None:
+    assert pack(esc10, tmp_path / "shards", Options()).indexed
+    run = train(tmp_path / "home", tmp_path / "shards", "run.epochs=1", "audio.seconds=3", "features.norm=dataset")
+    held = scored_run.read(run.folder)
+    paths = by_key(sorted(esc10.rglob("*.ogg")), esc10)
+    found = list(load(run.folder, "cpu").stream([paths[str(name)] for name in held.keys]))
+    assert len(found) == 80
+    np.testing.assert_array_equal(np.stack([one.probabilities for one in found]), held.probability_NC)
 
 
 def test_ten_thousand_sounds_stream_in_order(model: Model) -> None:
@@ -270,8 +369,12 @@ def test_the_server_of_the_page(home: Path, model: Model, sounds: dict[str, Path
     served: list[ThreadingHTTPServer] = []
     names: dict[str, Any] = {"__name__": "served"}
     serve = ThreadingHTTPServer.serve_forever
+
+    def keep(server: ThreadingHTTPServer) -> None:
+        served.append(server)
+
     with pytest.MonkeyPatch.context() as patch:  # the page's own server, that it can be stopped
-        patch.setattr(ThreadingHTTPServer, "serve_forever", served.append)
+        patch.setattr(ThreadingHTTPServer, "serve_forever", keep)
         exec(compile(code, "use.md", "exec"), names)
     patched = served[0]
     thread = threading.Thread(target=serve, args=(patched,), daemon=True)

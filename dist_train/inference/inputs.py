@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from dist_train.bucket import Bucket
 from dist_train.clouds import remote, spoken
-from dist_train.inference.sound import KINDS, Named, Plain, Sound
+from dist_train.inference.sound import KINDS, PATIENCE, Named, Plain, Sound
 from dist_train.recordings import SUFFIXES
 from dist_train.sounds import below
 
@@ -52,7 +52,7 @@ def _found(word: str, standard: Callable[[], Plain]) -> list[Input]:
 
 def _stored(address: str) -> list[Input]:
     try:
-        names = sorted(Bucket(address).sizes())
+        names = sorted(Bucket(address, PATIENCE).sizes())
     except OSError as error:
         raise ValueError(str(error)) from None
     wanted = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]

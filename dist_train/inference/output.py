@@ -56,9 +56,8 @@ def sheet(found: Sequence[Prediction | Timeline]) -> Sheet:
                 times = f"{_clock(span.start)} - {_clock(span.end)}"
                 rows.append((one.source, times, span.label, f"{span.probability:.3f}"))
             continue
-        others = ", ".join(f"{label} {value:.3f}" for label, value in one.top if one.known and label != one.label)
         guesses = ", ".join(f"{label} {value:.3f}" for label, value in one.top)
-        rows.append((one.source, one.said, f"{one.probability:.3f}", others if one.known else guesses))
+        rows.append((one.source, one.said, f"{one.probability:.3f}", guesses))
     head = ("recording", "time", "label", "probability") if spans else ("recording", "label", "probability", "guesses")
     return Sheet("", head, rows)
 

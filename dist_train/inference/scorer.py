@@ -15,15 +15,16 @@ from dist_train.inference.clips import Clip, summed
 from dist_train.precision import exact
 from dist_train.settings import Evaluation
 
+_TURN = threading.Lock()  # of all models: the precision of matrix products is a switch of the process
+
 
 class Scorer:
-    """Any thread may call; the calls take turns, since the front end uses its memory again and precision is a switch of
-    the process. `padded`: batches have one size, so what is beside a clip changes no bit of its values."""
+    """Any thread may call; the calls take turns, since the front end uses its memory again. `padded`: batches have one
+    size, so what is beside a clip changes no bit of its values."""
 
     def __init__(self, found: saved.Saved, padded: bool) -> None:
         self.found, self.padded = found, padded
         self.width = int(found.model.head.in_features)  # type: ignore[union-attr, arg-type]
-        self._lock = threading.Lock()
 
     def probabilities(
         self, clips: Sequence[Clip], settings: Evaluation | None = None, padded: bool | None = None
@@ -52,5 +53,5 @@ class Scorer:
         self, clips: Sequence[Clip], values: Values, width: int, settings: Evaluation | None, padded: bool | None
     ) -> Sums:
         settings, front = settings or self.found.config.evaluation, self.found.front
-        with self._lock, torch.no_grad(), exact(front.device):
+        with _TURN, torch.no_grad(), exact(front.device):
             return summed(clips, front, settings, values, width, self.padded if padded is None else padded)

@@ -51,6 +51,7 @@ class Named:
 
 Sound: TypeAlias = Plain | Named
 KINDS = {"s16": ("<i2", 2.0**-15), "s32": ("<i4", 2.0**-31), "f32": ("<f4", 1.0)}
+PATIENCE = 30.0  # seconds that a store may be down
 FILES = (str, os.PathLike)
 RAW = (bytes, bytearray, memoryview)
 
@@ -169,7 +170,7 @@ def _written(sound: Any, folder: Path) -> Path:
         place, _, name = os.fspath(sound).rstrip("/").rpartition("/")
         path = folder / f"sound{Path(name).suffix}"
         try:
-            Bucket(place).download(name, path)
+            Bucket(place, PATIENCE).download(name, path)
         except (OSError, ValueError) as error:
             raise Unreadable(str(error).removeprefix(f"{named(sound)}: ")) from None
     if path.suffix.lower() in SUFFIXES or not path.stat().st_size:
