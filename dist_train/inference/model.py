@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from dist_train import saved
-from dist_train.inference import ahead, arrays, known, timeline
+from dist_train.inference import ahead, arrays, timeline
 from dist_train.inference.ahead import Bad
 from dist_train.inference.clips import Clip
 from dist_train.inference.prediction import Prediction, judged
 from dist_train.inference.scorer import Scorer
 from dist_train.inference.sound import Named, Reading, Sound, named
 from dist_train.inference.timeline import Options, Timeline, Way
+from dist_train.scoring import unknown
 from dist_train.settings import Config
 from dist_train.sources.recordings import Unreadable
 from dist_train.window import window_samples
@@ -265,4 +266,4 @@ def load(
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     found = saved.load(folder, list(overrides), World(Place(), place, "gloo", torch.get_num_threads()))
     found.model.requires_grad_(False)
-    return Model(Scorer(found, exact), known.threshold(folder))
+    return Model(Scorer(found, exact), unknown.read(folder))

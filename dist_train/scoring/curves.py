@@ -40,10 +40,10 @@ def drawing(names: Sequence[str], panels: Sequence[tuple[str, Sequence[Curve]]])
     """PNG: a panel a quantity, a line a run. panels: title, and the curves of all runs (empty ones are left out)."""
     from matplotlib.figure import Figure
 
-    from dist_train import picture
+    from dist_train import lettering, picture
 
     figure = Figure(figsize=(8.0, 3.2 * max(1, len(panels))), dpi=100, layout="constrained")
-    written = picture.names(names)
+    written = lettering.names(names)
     for number, (title, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(len(panels), 1, number)
         for name, curve in zip(written, curves, strict=True):
