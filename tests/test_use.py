@@ -203,7 +203,7 @@ def test_thresholds_and_labels(home: Path, model: Model, tmp_path: Path) -> None
         assert limited.threshold == high and not limited.predict(wave, 16000).known
         assert limited.predict(wave, 16000, threshold=0.0).known
         (home / "run/unknown.json").write_text("{}")
-        with pytest.raises(ValueError, match=r"unknown\.json: holds no threshold"):
+        with pytest.raises(ValueError, match=r"unknown\.json: cannot be read"):
             load(home / "run")
     finally:
         (home / "run/unknown.json").unlink()
