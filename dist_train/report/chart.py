@@ -1,6 +1,6 @@
 """Numbers over a run -> the geometry of a line chart, and the same numbers as a table. Nothing here makes markup.
 
-    series --thinned to a few hundred points, with their range--> polylines in a box of WIDTH x HEIGHT units
+series --thinned to a few hundred points, with their range--> polylines in a box of WIDTH x HEIGHT units
 """
 
 import json
