@@ -211,6 +211,4 @@ def _map(made: Content, scored: Scored, found: Found, bar: Bar) -> None:
     with bar("map") as progress:
         made.plane = plane.lay(own, numbers, vectors_NE, guesses.judged(own)[1], progress)
     if len(made.folder.runs) > 1:
-        made.plane_note = (
-            f"Of {run.path.parent.name}, {run.path.name} alone: each fold's network has a space of its own."
-        )
+        made.plane_note = f"Of {run.path.parent.name}, {run.path.name} alone: each network has a space of its own."

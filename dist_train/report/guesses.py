@@ -54,7 +54,7 @@ class Mistake:
 
 def guesses(scored: Scored) -> NDArray[np.int64]:
     """(N,) the likeliest class of each clip."""
-    return scored.probability_NC.argmax(1)
+    return np.asarray(scored.probability_NC.argmax(1), np.int64)
 
 
 def counts(scored: Scored) -> Counts:
@@ -100,9 +100,8 @@ def judged(scored: Scored) -> tuple[Floats, Marks]:
     losses_N, wrong_N = np.empty(len(scored.keys)), np.empty(len(scored.keys), np.bool_)
     for start in range(0, len(losses_N), _AT_ONCE):
         here = slice(start, start + _AT_ONCE)
-        parts = (scored.keys, scored.truth, scored.probability_NC, scored.bad)
-        keys, truth, probability_NC, bad = (part[here] for part in parts)
-        some = Scored(keys, scored.classes, truth, probability_NC, bad)
+        truth, probability_NC = scored.truth[here], scored.probability_NC[here]
+        some = Scored(scored.keys[here], scored.classes, truth, probability_NC, scored.bad[here])
         losses_N[here] = figures.losses(some)
         if scored.several:
             wrong_N[here] = ((probability_NC > 0.5) != (truth > 0)).any(1)

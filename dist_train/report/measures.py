@@ -146,8 +146,8 @@ def _metrics(values: dict[str, float], spans: dict[str, tuple[float, float]], ma
         low, high = spans.get(name, (math.nan, math.nan))
         there = math.isfinite(low) and math.isfinite(high)
         title, meaning = words(name, several)
-        ends = (low, high) if there else (None, None)
-        made.append(Metric(name, title, meaning, values[name], *ends, name == main))
+        ends = (low if there else None, high if there else None)
+        made.append(Metric(name, title, meaning, values[name], ends[0], ends[1], name == main))
     return [one for one in made if math.isfinite(one.value)]
 
 

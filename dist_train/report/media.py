@@ -1,4 +1,4 @@
-"""A clip's sound -> what a page holds of it: a small sound file, its waveform as a polygon, its spectrogram as a PNG."""
+"""A clip's sound -> what a page holds of it: a small sound file, its waveform as a polygon, its spectrogram."""
 
 import base64
 import io

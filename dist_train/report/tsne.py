@@ -50,7 +50,8 @@ def principal(x_NE: Tensor) -> Tensor:
     _, vectors_EE = torch.linalg.eigh(centred_NE.T @ centred_NE)
     axes_E2 = vectors_EE[:, [-1, -2]]
     largest_2 = axes_E2.gather(0, axes_E2.abs().argmax(0, keepdim=True))
-    return centred_NE @ (axes_E2 * largest_2.sign())
+    places_N2: Tensor = centred_NE @ (axes_E2 * largest_2.sign())
+    return places_N2
 
 
 def neighbours(x_NE: Tensor, perplexity: float) -> Tensor:
