@@ -2,6 +2,6 @@
 
     RUN --folder--> runs, scores --content--> plain values --page--> HTML
 
-`folder`, `lines` read; `curves`, `measures`, `guesses`, `rows`, `clips`, `media`, `plane`, `facts` make something of it;
-`template/` lays it out. Nothing but `page` knows of HTML.
+`folder`, `lines` read; `curves`, `measures`, `guesses`, `rows`, `clips`, `media`, `plane`, `facts` make something of
+it; `template/` lays it out. Nothing but `page` knows of HTML.
 """

@@ -1,4 +1,4 @@
-"""Embeddings of scored clips -> a map: points of classes by colour and shape, in a box of WIDTH x HEIGHT units.
+"""Embeddings of scored clips -> a map: points of classes by colour and shape, in a box of WIDTH x at most HEIGHT units.
 
 At most MOST clips, evenly spread over the evaluation. Eight colours by six shapes tell 48 classes apart; where there
 are more, those with the most clips on the map have them and the others are small grey dots.
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dist_train.report import tsne
@@ -50,8 +51,8 @@ class Plane:
     shown: int
     clips: int
     wrong: list[tuple[int, int]]
+    height: float
     width: int = WIDTH
-    height: int = HEIGHT
 
 
 def sample(clips: int) -> NDArray[np.int64]:
@@ -70,19 +71,19 @@ def lay(
     good = np.isfinite(vectors_NE).all(1)
     if good.sum() < 3:
         return None
-    places_N2 = _inside(tsne.tsne(vectors_NE[good], progress=progress))
+    places_N2, height = _inside(tsne.tsne(vectors_NE[good], progress=progress))
     kept = numbers[good]
     labels = [_label(scored, int(number)) for number in kept]
     order = [label for label, _ in Counter(labels).most_common()]
     named = sorted(order[: COLOURS * SHAPES])
-    groups = [Group(_name(scored, one), n % COLOURS, n // COLOURS % SHAPES, []) for n, one in enumerate(named)]
+    groups = [Group(_name(scored, one), n % COLOURS, (n % COLOURS + n // COLOURS) % SHAPES, []) for n, one in enumerate(named)]
     where = {label: number for number, label in enumerate(named)}
     if len(order) > len(named):
         groups.append(Group(f"{len(order) - len(named)} other classes", -1, -1, []))
     for number, label, (x, y) in zip(kept.tolist(), labels, places_N2.tolist(), strict=True):
         groups[where.get(label, len(named))].points.append(_point(scored, number, label, x, y, bool(wrong_N[number])))
     wrong = [(g, p) for g, group in enumerate(groups) for p, point in enumerate(group.points) if point.wrong]
-    return Plane(groups, len(kept), len(scored.keys), wrong[:_WRONG])
+    return Plane(groups, len(kept), len(scored.keys), wrong[:_WRONG], height)
 
 
 def _point(scored: Scored, number: int, label: int, x: float, y: float, wrong: bool) -> Point:
@@ -103,9 +104,11 @@ def _name(scored: Scored, label: int) -> str:
     return scored.classes[label] if label >= 0 else "no label"
 
 
-def _inside(places_N2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scaled to the box, one scale for both ways."""
+def _inside(places_N2: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Turned so that the map is wider than high, and scaled to the box, one scale for both ways; its height then."""
+    places_N2 = tsne.principal(torch.from_numpy(places_N2)).numpy()
     low, high = places_N2.min(0), places_N2.max(0)
     room = np.array([WIDTH - 2 * EDGE, HEIGHT - 2 * EDGE])
     scale = float((room / np.maximum(high - low, 1e-9)).min())
-    return np.asarray((places_N2 - (low + high) / 2) * scale + np.array([WIDTH, HEIGHT]) / 2)
+    height = max(HEIGHT / 3, float((high - low)[1]) * scale + 2 * EDGE)
+    return np.asarray((places_N2 - (low + high) / 2) * scale + np.array([WIDTH, height]) / 2), round(height, 1)
