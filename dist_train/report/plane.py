@@ -76,7 +76,7 @@ def lay(
     labels = [_label(scored, int(number)) for number in kept]
     order = [label for label, _ in Counter(labels).most_common()]
     named = sorted(order[: COLOURS * SHAPES])
-    groups = [Group(_name(scored, one), n % COLOURS, (n % COLOURS + n // COLOURS) % SHAPES, []) for n, one in enumerate(named)]
+    groups = [Group(_name(scored, one), *_look(number), []) for number, one in enumerate(named)]
     where = {label: number for number, label in enumerate(named)}
     if len(order) > len(named):
         groups.append(Group(f"{len(order) - len(named)} other classes", -1, -1, []))
@@ -84,6 +84,11 @@ def lay(
         groups[where.get(label, len(named))].points.append(_point(scored, number, label, x, y, bool(wrong_N[number])))
     wrong = [(g, p) for g, group in enumerate(groups) for p, point in enumerate(group.points) if point.wrong]
     return Plane(groups, len(kept), len(scored.keys), wrong[:_WRONG], height)
+
+
+def _look(number: int) -> tuple[int, int]:
+    """Colour and shape of a class: neighbours differ in both."""
+    return number % COLOURS, (number % COLOURS + number // COLOURS) % SHAPES
 
 
 def _point(scored: Scored, number: int, label: int, x: float, y: float, wrong: bool) -> Point:
