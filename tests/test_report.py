@@ -18,7 +18,7 @@ import soundfile
 from launches import CLASSES, Run, arguments
 
 from dist_train import config, scored
-from dist_train.hearing import Sound
+from dist_train.inspection.hearing import Sound
 from dist_train.report import chart, content, guesses, lines, media, page, plane, tsne
 from dist_train.scored import Scored
 

@@ -65,7 +65,8 @@ def file(browser: Any, finished: Run, tmp_path_factory: pytest.TempPathFactory) 
 @contextmanager
 def _opened(browser: Any, file: Path, size: str, **more: Any) -> Iterator[tuple[Any, list[str]]]:
     width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height}, **more)
+    still = {"reduced_motion": "reduce"}  # a smooth scroll is still under way when the pointer comes
+    context = browser.new_context(viewport={"width": width, "height": height}, **still, **more)
     context.set_default_timeout(30_000)
     shown, said = context.new_page(), []
     shown.on("console", lambda message: said.append(message.text))

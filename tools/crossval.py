@@ -9,8 +9,7 @@ pooled confusion.png. Kill it anywhere: the same command goes on. The score is t
 fold after the tested one chooses a best checkpoint, whose score is told too.
 
 On a job array give each task a fold (--folds $TASK) and the same --name; then --collect pools what all have trained.
-Exit codes: 0 all folds of the seeds are done, 1 some are not (one failed, or another job has them), 2 bad input,
-130 stopped.
+Exit codes: 0 all that was asked for is done, 1 a run failed or is missing, 2 bad input, 130 stopped.
 """
 
 import argparse

@@ -15,13 +15,13 @@ from filelock import FileLock, Timeout
 from dist_train import config as configuration
 from dist_train import disk
 from dist_train.crossval.plan import Plan, Turn
-from dist_train.owner import Busy
+from dist_train.hosts.owner import Busy
 from dist_train.runs import RunFolder
 from dist_train.settings import Config
 
 FILE = "crossval.json"
 VERSION = 1
-_PATIENCE = 60.0  # seconds that another job may take to write its results
+_PATIENCE = 600.0  # seconds that other jobs may take to write their results
 _LOCKLESS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of file systems without locks
 _FREE = {"run.seed", "run.dir", "run.name", "run.threads", "run.timeout", "run.resume", "run.shared"}
 _FREE |= {"data.shards", "data.threads", "data.ahead", "data.patience", "data.cache_dir", "data.cache_gb"}
@@ -97,7 +97,7 @@ def claimed(plan: Plan, turns: Sequence[Turn]) -> Iterator[None]:
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
-    """One job at a time; where the disk has no locks, all at once. ValueError where another holds on for a minute."""
+    """One job at a time; where the disk has no locks, all at once. ValueError where another holds on for minutes."""
     lock = FileLock(root / ".lock", timeout=_PATIENCE, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -127,7 +127,8 @@ def _asked(plan: Plan) -> dict[str, Any]:
 
 
 def _compare(before: dict[str, Any], plan: Plan) -> None:
-    changed = changes(before["config"], plan.config)
+    then = configuration.check(before["config"], str(plan.root / FILE))  # a newer program may have more settings
+    changed = changes(configuration.plain(then), plan.config)
     if before["validate"] != plan.validate:
         changed.insert(0, f"--validate: {before['validate']} -> {plan.validate}")
     if before["fingerprints"] != list(plan.data):

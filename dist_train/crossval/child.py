@@ -19,7 +19,9 @@ from dist_train import disk
 from dist_train.crossval.places import Place
 from dist_train.crossval.plan import Turn
 
-_BOUND = "import os, sys; from dist_train import orphan; orphan.die_with_parent(); os.execv(sys.argv[1], sys.argv[1:])"
+_BOUND = (
+    "import os, sys; from dist_train.hosts import orphan; orphan.die_with_parent(); os.execv(sys.argv[1], sys.argv[1:])"
+)
 _KEPT = 5.0  # seconds between two notes of the time that a run has taken
 
 

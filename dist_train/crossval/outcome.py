@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from dist_train import scored
+from dist_train import disk, feed, scored, view
 from dist_train.crossval import book, student
 from dist_train.crossval.child import spent
 from dist_train.crossval.plan import Plan, Turn
 from dist_train.scored import Scored
 from dist_train.scores import Scores
+from dist_train.scoring import figures, intervals
 
 WORST = 10  # confusions that are told
+TOLD = {False: ("accuracy", "macro_f1"), True: ("map", "auc")}  # beside the run's own score, with an interval
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,11 @@ def pooled(runs: list[Done]) -> dict[int, Scored]:
     return {seed: scored.pool([one.scored for one in runs if one.turn.seed == seed]) for seed in seeds}
 
 
-def figures(clips: Scored) -> Scores:
-    """Every metric of pooled clips."""
-    from dist_train import scores
-
-    bad = [(number, "") for number in np.flatnonzero(clips.bad).tolist()]
-    probability_NC = torch.from_numpy(clips.probability_NC)
-    if clips.several:
-        return scores.several(torch.logit(probability_NC, eps=1e-12), torch.from_numpy(clips.truth), bad)
-    return scores.single(probability_NC.log().clamp(min=-1e3), torch.from_numpy(clips.truth.astype(np.int64)), bad)
+def groups(plan: Plan) -> dict[str, int]:
+    """The recording or speaker of each clip by its key, 0 for none: what is resampled together."""
+    whole = view.choose(feed.opened(plan.config, plan.config.data.shards))
+    ids = np.arange(len(whole))
+    return dict(zip((whole.key(number) for number in ids.tolist()), whole.rows(ids)["group"].tolist(), strict=True))
 
 
 def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
@@ -87,7 +85,10 @@ def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
     seeds = sorted({one.turn.seed for one in runs} | set(plan.seeds))
     there = {(one.turn.seed, one.turn.fold): one for one in runs}
     clips = pooled(runs)
-    whole = {seed: figures(part) for seed, part in clips.items()}
+    k = plan.config.evaluation.k
+    whole = {seed: figures.of(part, k) for seed, part in clips.items()}
+    known = groups(plan)
+    spans = {seed: _spans(plan, part, known) for seed, part in clips.items()}
     return {
         "metric": plan.metric,
         "seeds": seeds,
@@ -97,11 +98,21 @@ def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
         "best": over(plan.folds, {key: one.best for key, one in there.items() if one.best is not None}) or None
         if plan.validate
         else None,
-        "pooled": [{"seed": seed, "clips": one.clips, **one.values} for seed, one in whole.items()],
+        "pooled": [
+            {"seed": seed, "clips": one.clips, **one.values, "intervals": spans[seed]} for seed, one in whole.items()
+        ],
         **_confused(whole, next(iter(clips.values())).classes if clips else ()),
         "seconds": sum(spent(one.turn) for one in runs),
         "runs": [_row(one) for one in runs],
     }
+
+
+def _spans(plan: Plan, clips: Scored, known: dict[str, int]) -> dict[str, list[float]]:
+    """95 % bootstrap intervals over clips, or over their recordings or speakers where the data names them."""
+    names = list(dict.fromkeys([plan.metric, *TOLD[clips.several]]))
+    group_N = np.array([known[key] for key in clips.keys.tolist()], np.uint64)
+    found = intervals.bootstrap(clips, names, groups=group_N)
+    return {name: list(ends) for name, ends in found.items()}
 
 
 def over(folds: tuple[int, ...], values: dict[tuple[int, int], float]) -> dict[str, Any]:
@@ -203,11 +214,15 @@ def together(parts: list[Scored]) -> Scored:
 
 def _draw(root: Path, results: dict[str, Any], clips: dict[int, Scored]) -> None:
     """confusion.png, of all seeds; of several labels precision.png."""
-    from dist_train import disk, picture
+    from dist_train import picture
 
     classes = results["classes"]
     if results["confusion"] is not None:
         name, figure = "confusion", picture.confusion(torch.tensor(results["confusion"]), classes)
     else:
-        name, figure = "precision", picture.precisions(figures(together(list(clips.values()))).classes, classes)
+        name, figure = "precision", picture.precisions(_precision(together(list(clips.values()))), classes)
     disk.replace(root / f"{name}.png", lambda file: file.write(picture.png(figure)))
+
+
+def _precision(clips: Scored) -> dict[str, list[float | None]]:
+    return figures.of(clips).classes

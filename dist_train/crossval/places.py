@@ -5,6 +5,7 @@ on a CPU  as many places as there are cores and memory for, each with its share 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_train.index import cores
+from dist_train.archive.index import cores
 
 _BUSY = 0.1  # share of a GPU's memory in use from which it counts as somebody's
+GROUP = Path("/sys/fs/cgroup")
 _NEED = 2.0  # GB of memory that a run on a CPU may take
 
 
@@ -35,10 +37,10 @@ def places(runs: int, jobs: int | None, ranks: int) -> tuple[Place, ...]:
             raise ValueError(f"--nproc {ranks}: {len(gpus)} GPUs are free ({', '.join(gpus)}); give fewer")
         groups = [gpus[begin : begin + ranks] for begin in range(0, len(gpus) - ranks + 1, ranks)]
         count = min(jobs or len(groups), runs)
-        threads = max(1, cores() // (count * ranks))
+        threads = max(1, granted() // (count * ranks))
         return tuple(Place(groups[number % len(groups)], ranks, threads) for number in range(count))
     count = max(1, min(jobs or usual(ranks), runs))
-    return (Place((), ranks, max(1, cores() // (count * ranks))),) * count
+    return (Place((), ranks, max(1, granted() // (count * ranks))),) * count
 
 
 def usual(ranks: int) -> int:
@@ -46,6 +48,14 @@ def usual(ranks: int) -> int:
     if sys.platform != "linux":
         return 1  # a Mac's runs share its GPU
     return max(1, min(physical() // ranks, int(memory() / _NEED)))
+
+
+def granted() -> int:
+    """Hardware threads that this process may use: of its cores, and of a container's quota."""
+    quota = _file("cpu.max").split()
+    if len(quota) == 2 and quota[0].isdecimal():
+        return max(1, min(cores(), int(quota[0]) // int(quota[1])))
+    return cores()
 
 
 def physical() -> int:
@@ -56,17 +66,30 @@ def physical() -> int:
         try:
             siblings.add(path.read_text())
         except OSError:
-            return cores()
-    return len(siblings) or cores()
+            return granted()
+    return min(len(siblings) or granted(), granted())
 
 
 def memory() -> float:
-    """GB of memory that is free; plenty where the system does not tell."""
+    """GB of memory that is free, in the container where there is one; plenty where the system does not tell."""
+    free = 1e6
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) / 2**20
-    return 1e6
+                free = int(line.split()[1]) / 2**20
+    limit, used = _file("memory.max"), _file("memory.current")
+    if limit.isdecimal() and used.isdecimal():
+        spare = re.search(r"^inactive_file (\d+)$", _file("memory.stat"), re.MULTILINE)  # given back when wanted
+        free = min(free, (int(limit) - int(used) + int(spare[1] if spare else 0)) / 2**30)
+    return free
+
+
+def _file(name: str) -> str:
+    """Of a file of this process's control group, as a container sees it; "" where there is none."""
+    try:
+        return (GROUP / name).read_text().strip()
+    except OSError:
+        return ""
 
 
 def visible() -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Standings and results of a cross-validation -> tables and lines to show."""
 
+import heapq
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -35,16 +36,15 @@ def left(standings: Sequence[Standing]) -> float | None:
     """Seconds until all is done, by what the runs so far took; None while nothing is known."""
     running = [one for one in standings if one.state == "running"]
     waiting = sum(one.state == "waiting" for one in standings)
-    lefts = [one.watch.left for one in running]
-    if not running or any(value is None for value in lefts):
+    ends = [one.watch.left for one in running if one.watch.left is not None]
+    if not running or len(ends) < len(running):
         return None
-    known = [value for value in lefts if value is not None]
     whole = [one.seconds for one in standings if one.state == "finished" and one.seconds]
     whole += [one.seconds / one.watch.share for one in running if one.watch.share > 0]
-    if waiting and not whole:
-        return None
-    rounds = waiting * statistics.fmean(whole) / len(running) if waiting else 0.0
-    return max(known) + rounds if waiting % len(running) == 0 else statistics.fmean(known) + rounds
+    heapq.heapify(ends)
+    for _ in range(waiting):  # each begins where a place comes free first
+        heapq.heapreplace(ends, ends[0] + statistics.fmean(whole))
+    return max(ends)
 
 
 def clock(seconds: float | None) -> str:
@@ -92,7 +92,9 @@ def words(results: dict[str, Any]) -> list[str]:
         parts = [f"{name} {one[name]:.4f}{span(spans.get(name))}" for name in names if one[name] is not None]
         lines.append(f"pooled over {one['clips']} clips, seed {one['seed']}: {', '.join(parts)}")
     if any(one.get("intervals") for one in results["pooled"]):
-        lines.append("in brackets: 95 % bootstrap intervals over the clips, for these models")
+        lines.append("in brackets: 95 % bootstrap intervals over clips (by recording or speaker where these are known)")
+    if results.get("worst"):
+        lines.append("most confused:")
     for one in results.get("worst") or []:
         lines.append(f"  {one['truth']} taken for {one['guess']}: {one['clips']} of {one['of']}")
     lines.append(f"{clock(results['seconds'])} of training in all")

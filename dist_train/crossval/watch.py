@@ -18,14 +18,14 @@ class Watch:
         self.epoch: float | None = None
         self.loss: float | None = None
         self.share = 0.0  # of the run that is done
-        self._first: tuple[float, float] | None = None  # when this watch saw the first line, and the share then
+        self._first: tuple[float, float] | None = None  # when this watch first saw lines, and the share then
         self._offset, self._rest = 0, b""
 
     def look(self) -> None:
         """Read what is new."""
         with suppress(OSError):
             if self.path.stat().st_size < self._offset:  # cut at a checkpoint, from which the run goes on
-                self._offset, self._rest, self._first = 0, b"", None
+                self._offset, self._rest, self.epoch, self._first = 0, b"", None, None
             with self.path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
@@ -34,6 +34,8 @@ class Watch:
             for line in lines:
                 with suppress(ValueError, KeyError, TypeError):
                     self._take(json.loads(line))
+            if self._first is None and self.epoch is not None:
+                self._first = time.monotonic(), self.share
 
     def _take(self, record: dict[str, Any]) -> None:
         if record["kind"] != "train":
@@ -44,11 +46,8 @@ class Watch:
 
     @property
     def left(self) -> float | None:
-        """Seconds, at the rate since this watch saw the first line; None where it has seen but one."""
-        if self.epoch is None:
+        """Seconds, at the rate since this watch first saw lines; None where it has seen them but once."""
+        if self._first is None or self.share <= self._first[1]:
             return None
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now, self.share
         begun, share = self._first
-        return (now - begun) / (self.share - share) * (1 - self.share) if self.share > share else None
+        return (time.monotonic() - begun) / (self.share - share) * (1 - self.share)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import embeddings, feed, hearing, packed, saved
+from dist_train import embeddings, feed, packed, saved
 from dist_train.feed import Views
+from dist_train.inspection import hearing
 from dist_train.report import media
 from dist_train.report.folder import Folder, Run
 from dist_train.report.media import Media

@@ -9,9 +9,9 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from dist_train import mel
-from dist_train.hearing import Sound
+from dist_train.inspection.hearing import Sound
 from dist_train.settings import Features
+from dist_train.spectra import mel
 
 LONGEST = 20.0  # seconds of a clip that are kept
 _MP3 = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz that the format has
