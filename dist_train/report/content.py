@@ -145,7 +145,7 @@ def _scores(made: Content, scored: Scored, home: Folder, found: Found) -> None:
         made.matrix, made.pairs = guesses.matrix(scored, counts), guesses.pairs(counts)
     trained = _trained(scored, found)
     made.rows, made.rows_left_out = class_rows.of(scored, measured.classes, counts, trained)
-    if scored.probability_NC.size <= 2e7:
+    if scored.probability_NC.size <= measures.CELLS:
         made.reliability = calibration.of(scored, 10)
     made.threshold = unknown.read(home.path) if home.summary is None else None
     made.unreadable = [str(key) for key in scored.keys[scored.bad]]

@@ -19,7 +19,7 @@ from dist_train.scored import Scored
 from dist_train.scoring import figures, intervals
 
 LOW = {"ece", "cavg", "loss"}  # the lower the better
-_CELLS = 2e7  # clips times classes from which only what is cheap is computed
+CELLS = 1e7  # clips times classes from which only what is cheap is computed
 _CHEAP = ("accuracy", "balanced_accuracy", "macro_f1")
 _WORDS = {
     "accuracy": ("accuracy", "share of clips whose likeliest class is right"),
@@ -83,7 +83,7 @@ def of(folder: Folder, group_N: NDArray[np.uint64] | None) -> Measures:
     assert scored is not None
     main = next((run.result["metric"] for run in folder.runs if run.result), "")
     k = folder.runs[0].config.evaluation.k
-    if scored.probability_NC.size > _CELLS:
+    if scored.probability_NC.size > CELLS:
         return _big(folder, scored, main, group_N)
     parts = _seeds(folder.path) if folder.summary is not None else []
     parts = parts if len(parts) > 1 else [scored]
