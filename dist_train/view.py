@@ -9,7 +9,7 @@ with balance=class a row repeated k times takes k view ids side by side, found b
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,9 +112,23 @@ class View:
 
     def key(self, view_id: int) -> str:
         """The sample's key in its shard."""
+        one, row = self.place(view_id)
+        return one.key(row)
+
+    def place(self, view_id: int) -> tuple[ShardSet, int]:
+        """The set that a sample lies in, and its row there."""
         joined = self._joined(np.array([view_id]))[0]
         number = int(np.searchsorted(self.starts, joined, "right")) - 1
-        return self.sets[number].key(int(joined - self.starts[number]))
+        return self.sets[number], int(joined - self.starts[number])
+
+    def only(self, ids: Ids) -> "View":
+        """The view of some of its samples, in rising order of their ids, once each."""
+        chosen = np.zeros(int(self.starts[-1]), np.bool_)
+        chosen[self._joined(np.asarray(ids, np.int64))] = True
+        picked = Subset(len(chosen), [chosen])
+        digest = hashlib.sha256(self.digest.encode() + picked.words.tobytes()).hexdigest()
+        sizes = _sizes(self.sets, self.starts, picked, None)
+        return replace(self, picked=picked, repeats=None, sizes=sizes, digest=digest)
 
     def _joined(self, ids: Ids) -> Ids:
         places = ids if self.repeats is None else self.repeats.places(ids)
