@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
 from dist_train.recordings import Block, Unreadable, open_cut
 from dist_train.trim import VAD_RATE, Part, Trim, joined, silence, speech
@@ -58,17 +59,23 @@ def encode(
     parts, length = (None, 0) if trim is None else _parts(path, start, end, trim)
     source_rate, blocks = open_cut(path, start, end)
     chosen = joined(blocks, parts) if parts else blocks
-    mixed = (_mix(block, channels) for block in chosen)
     file = io.BytesIO()
     container, subtype = CODECS[codec]
     with soundfile.SoundFile(file, "w", rate, channels, subtype, format=container) as sink:
         frames = 0
-        for block in _resample(_finite(mixed), source_rate, rate, channels):
-            sink.write(np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16))
+        for block in converted(chosen, source_rate, rate, channels):
+            sink.write(block)
             frames += len(block)
     _long_enough(frames / rate, shortest)
     coded = Coded(file.getvalue(), container.lower(), frames / rate)
     return coded if parts is None else _told(coded, parts, length, source_rate, start or 0.0)
+
+
+def converted(blocks: Iterator[Block], source: int, target: int, channels: int) -> Iterator[NDArray[np.int16]]:
+    """Blocks (frames, any channels) at `source` Hz as `encode` keeps them: (frames, channels) at `target` Hz."""
+    mixed = (_mix(block, channels) for block in blocks)
+    for block in _resample(_finite(mixed), source, target, channels):
+        yield np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def _parts(path: Path, start: float | None, end: float | None, trim: Trim) -> tuple[list[Part], int]:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from dist_train import packed
 from dist_train.ahead import Pass
 from dist_train.feed import Feed
-from dist_train.frontend import FrontEnd
+from dist_train.frontend import FrontBatch, FrontEnd
 from dist_train.models import compiled
+from dist_train.payload import RawBatch
 from dist_train.scores import Scores, several, single
-from dist_train.settings import Config
+from dist_train.settings import Audio, Config, Evaluation
 from dist_train.view import View
 from dist_train.window import eval_windows, full_windows
 from dist_train.world import World
@@ -45,7 +46,7 @@ def evaluate(
     plan = Pass(view, ids) if config.data.cache_dir is not None and len(ids) else None
     feed = Feed(view, iter(requests), front, config, training=False, plan=plan)
     summed = Sums(len(ids), int(ids[0]) if len(ids) else 0, len(view.classes))
-    values = partial(_values, model, config, len(view.classes))
+    values = partial(window_values, model, config, len(view.classes))
     was = model.training
     model.eval()
     try:
@@ -58,7 +59,7 @@ def evaluate(
         feed.close()
         model.train(was)
     sizes = [high - low for low, high in itertools.pairwise(bounds)]
-    logits_NC = world.gather_rows(_logits(summed.mean(), config), sizes)
+    logits_NC = world.gather_rows(clip_logits(summed.mean(), config), sizes)
     bad = [pair for part in world.collect(sorted(summed.bad.items())) for pair in part]
     if logits_NC is None:
         return None
@@ -70,15 +71,21 @@ def evaluate(
 
 def clip_windows(view: View, ids: NDArray[np.int64], config: Config) -> Iterator[NDArray[np.void]]:
     """The windows of clips `ids` in batches of equal length, of `evaluation.batch_size` at most."""
-    settings, size = config.evaluation, config.evaluation.batch_size
-    audio = packed.heard(config.audio, packed.of_view(view))
+    return window_batches(view.rows, ids, packed.heard(config.audio, packed.of_view(view)), config.evaluation)
+
+
+def window_batches(
+    rows: Callable[[NDArray[np.int64]], NDArray[np.void]], ids: NDArray[np.int64], audio: Audio, settings: Evaluation
+) -> Iterator[NDArray[np.void]]:
+    """The same of anything that has a row of VIEW_ROW for each id."""
+    size = settings.batch_size
     kept: list[NDArray[np.void]] = []
     for start in range(0, len(ids), _CLIPS):
         some = ids[start : start + _CLIPS]
         if settings.clip == "windows":
-            kept.append(eval_windows(view.rows(some), some, audio, settings.hop))
+            kept.append(eval_windows(rows(some), some, audio, settings.hop))
         else:
-            kept.append(full_windows(view.rows(some), some, audio, settings.max_seconds))
+            kept.append(full_windows(rows(some), some, audio, settings.max_seconds))
     plan = np.concatenate(kept)
     if settings.clip == "windows":
         yield from (plan[start : start + size] for start in range(0, len(plan), size))
@@ -101,7 +108,10 @@ class Sums:
 
     def take(self, feed: Feed, values: Values, rows: int) -> None:
         """Add what `values` makes of the feed's next batch, padded to `rows`."""
-        raw, batch = feed.take()
+        self.add(*feed.take(), values, rows)
+
+    def add(self, raw: RawBatch, batch: FrontBatch, values: Values, rows: int) -> None:
+        """Add what `values` makes of a batch, padded to `rows`."""
         count = len(raw.plan)
         feat_BTF, frames_B = batch.feat_BTF, batch.frames_B
         if count < rows:  # one shape for all batches: another shape may take another kernel
@@ -125,7 +135,7 @@ class Sums:
         return total_NC / torch.where(heard_N1, self.counts_N2[:, 1:], self.counts_N2[:, :1]).clamp(min=1)
 
 
-def _values(model: nn.Module, config: Config, classes: int, feat_BTF: Tensor, frames_B: Tensor | None) -> Tensor:
+def window_values(model: nn.Module, config: Config, classes: int, feat_BTF: Tensor, frames_B: Tensor | None) -> Tensor:
     """Logits or probabilities of windows; of classes that differ by speed, those of factor 1, which come first."""
     with compiled.eager(model):
         logits_BC: Tensor = model.forward(feat_BTF, frames_B)[:, :classes].cpu().double()
@@ -134,7 +144,7 @@ def _values(model: nn.Module, config: Config, classes: int, feat_BTF: Tensor, fr
     return logits_BC.sigmoid() if config.objective.name == "bce" else logits_BC.softmax(1)
 
 
-def _logits(mean_NC: Tensor, config: Config) -> Tensor:
+def clip_logits(mean_NC: Tensor, config: Config) -> Tensor:
     """Logits of clips, from means of logits or of probabilities."""
     if config.evaluation.average == "logits":
         return mean_NC
