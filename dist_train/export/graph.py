@@ -1,11 +1,12 @@
 """A trained run as one nn.Module: waveforms of any batch and length -> probabilities and embeddings of clips.
 
-    wave (B, T) at audio.sample_rate, or (B, C, T) --windows, level--> features, normalised --> network --> clips
+    wave (B, T) at audio.sample_rate, or (B, T, C) --windows, level--> features, normalised --> network --> clips
 
 The answer for a clip is what evaluation scores for it, but for the order of additions. No decoding and no resampling:
 these are the caller's, and what he takes for them is heard.
 """
 
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -19,7 +20,7 @@ from dist_train.saved import Saved
 
 
 class Graph(nn.Module):
-    """What becomes a file. float32, in eval mode; its parameters are copies of none: the run's network is inside."""
+    """What becomes a file: float32, in eval mode, with a copy of the run's network, so that the run stays as it is."""
 
     statistics: Tensor | None
 
@@ -39,12 +40,13 @@ class Graph(nn.Module):
         self.cut = Cut(config.audio, config.evaluation, least)
         self.spectra = spectra(config.audio, config.features, made)
         self.register_buffer("statistics", None if front.statistics is None else front.statistics.float())
-        self.network = saved.model.float()
-        self.eval()
+        # Channels-last kernels are chosen by strides, which a symbol for the batch cannot have: it would be fixed.
+        self.network = deepcopy(saved.model).cpu().float().to(memory_format=torch.contiguous_format)
+        self.eval().requires_grad_(False)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T), or (B, C, T) where audio.channels is a number -> (B, classes) and (B, E)."""
-        wave_BCT = wave if wave.dim() == 3 else wave[:, None]
+        """(B, T), or (B, T, C) where audio.channels is a number -> (B, classes) and (B, E)."""
+        wave_BCT = wave.transpose(1, 2) if wave.dim() == 3 else wave[:, None]
         wave_NCT, count, filled = self.cut(wave_BCT)
         heard_N = (wave_NCT != 0).flatten(1).any(1)
         wave_NCT = self._levelled(wave_NCT, wave_BCT, count, filled)
@@ -54,6 +56,13 @@ class Graph(nn.Module):
         if self.evaluation.average == "logits":
             return self._probabilities(self.cut.mean(logits_NC, heard_N, count)), vector_BE
         return self.cut.mean(self._probabilities(logits_NC), heard_N, count), vector_BE
+
+    def example(self) -> Tensor:
+        """A batch that the graph is followed with: two clips of two windows and a half."""
+        torch.manual_seed(0)
+        samples = 2 * self.cut.window + self.cut.window // 2
+        shape = (2, samples, self.channels) if isinstance(self.audio.channels, int) else (2, samples)
+        return 0.1 * torch.randn(shape)
 
     def _probabilities(self, logits_NC: Tensor) -> Tensor:
         return logits_NC.sigmoid() if self.objective.name == "bce" else logits_NC.softmax(1)
