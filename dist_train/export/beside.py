@@ -1,6 +1,6 @@
 """How far a file's answers are from those of the run that it was made of, on random and on real clips.
 
-In: the run as `load` gives it, what asks the file, waves (B, T) or (B, T, C) of any length. Out: the largest difference.
+In: the run as `load` gives it, what asks the file, waves (B, T) or (B, T, C). Out: the largest difference.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -6,8 +6,10 @@ Out: waves (1, T) or (1, T, C) float32 at the run's rate, exactly what evaluatio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from dist_train import feed, source
 from dist_train.export.beside import Wave
@@ -26,18 +28,20 @@ _HOUR = 3600.0  # longer clips are heard in part
 
 @dataclass(frozen=True)
 class Real:
-    """A clip; label: its class's number, -1 where nobody said it or there are several."""
+    """A clip; truth: its class's number, or (C,) 1 for a label; None: nobody said it."""
 
     name: str
     wave: Wave
-    label: int = -1
+    truth: Any = None
 
 
 def recordings(paths: Sequence[Path], model: Model) -> Iterator[Real]:
     """Files, and all recordings in folders. ValueError: none there, or one that cannot be read."""
     files: list[Path] = []
     for path in paths:
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = (
+            sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        )
         if not inside:
             raise ValueError(f"{path}: no recording lies there; name a file, or a folder of recordings")
         files += inside
@@ -67,16 +71,16 @@ def packed(view: View, model: Model, most: int) -> Iterator[Real]:
     """Evenly spaced clips of shards, at most so many; those that cannot be read are left out."""
     config, audio = model.config, model.config.audio
     ids = np.unique(np.linspace(0, len(view) - 1, min(len(view), most)).astype(np.int64))
-    waves, files = Waves(audio, [], Resamplers("cpu")), source.of_view(view, config)
+    waves, files = Waves(audio, [], Resamplers(torch.device("cpu"))), source.of_view(view, config)
     plans = (full_windows(view.rows(ids[one : one + 1]), ids[one : one + 1], audio, _HOUR) for one in range(len(ids)))
     reader = Reader(files, plans, 1, 2, False)
-    labels = view.rows(ids)["label"].tolist()
+    truths = view.targets(ids) if model.several else view.rows(ids)["label"].tolist()
     try:
-        for raw, number, label in zip(reader, ids.tolist(), labels, strict=True):
+        for raw, number, truth in zip(reader, ids.tolist(), truths, strict=True):
             if raw.bad:
                 continue
             wave_CT = waves(raw.data, raw.plan, int(raw.plan["window"].max()), None, np.zeros(1))[0]
-            yield Real(view.key(number), _heard(wave_CT.T.numpy(), model), -1 if model.several else label)
+            yield Real(view.key(number), _heard(wave_CT.T.numpy(), model), truth)
     finally:
         reader.close()
         files.close()

@@ -1,7 +1,7 @@
 """What an exported file says of itself: texts by name, which every reader of ONNX, torch or safetensors finds.
 
 classes      JSON list, in the order of the probabilities          sample_rate  Hz, of the waveform that goes in
-task         softmax (one label a clip) or bce (any number)        channels     1: wave (B, T); more: wave (B, T, channels)
+task         softmax (one label a clip) or bce (any number)        channels     of the waveform
 threshold    a lower probability is unknown; empty: none           seconds      of the windows that the network hears
 settings     JSON of the run's sections audio, features, model, objective, evaluation
 run, checkpoint, versions                                          where it comes from

@@ -41,7 +41,8 @@ class Graph(nn.Module):
         self.spectra = spectra(config.audio, config.features, made)
         self.register_buffer("statistics", None if front.statistics is None else front.statistics.float())
         # Channels-last kernels are chosen by strides, which a symbol for the batch cannot have: it would be fixed.
-        self.network = deepcopy(saved.model).cpu().float().to(memory_format=torch.contiguous_format)
+        self.network = deepcopy(saved.model).cpu().float()
+        self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.eval().requires_grad_(False)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,8 +51,8 @@ class Graph(nn.Module):
         wave_NCT, count, filled = self.cut(wave_BCT)
         heard_N = (wave_NCT != 0).flatten(1).any(1)
         wave_NCT = self._levelled(wave_NCT, wave_BCT, count, filled)
-        vector_NE = self.network.embed(*self._features(wave_NCT, filled))  # type: ignore[operator]
-        logits_NC = self.network.head(vector_NE)[:, : self.classes]  # type: ignore[operator]
+        vector_NE = self.network.embed(*self._features(wave_NCT, filled))
+        logits_NC = self.network.head(vector_NE)[:, : self.classes]
         vector_BE = self.cut.mean(vector_NE, heard_N, count)
         if self.evaluation.average == "logits":
             return self._probabilities(self.cut.mean(logits_NC, heard_N, count)), vector_BE

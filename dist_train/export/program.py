@@ -61,7 +61,7 @@ def _plain() -> Iterator[None]:
     """Sizes of one are sizes like others, and kernels are not chosen by size: else the program would refuse some."""
     with (
         warnings.catch_warnings(),
-        symbols.patch(backed_size_oblivious=True),
+        symbols.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         torch.backends.mkldnn.flags(enabled=False),
         torch.no_grad(),
     ):

@@ -42,7 +42,7 @@ class Frames(nn.Module):
             return torch.cat(self._slices(wave_NT), 2)
         count = self.count(wave_NT)
         place_FS = torch.arange(count)[:, None] * self.shift + torch.arange(self.length)
-        return wave_NT.index_select(1, place_FS.flatten()).unflatten(1, (count, self.length))
+        return _split(wave_NT.index_select(1, place_FS.flatten()), 1, (count, self.length))
 
     def mean(self, wave_NT: Tensor) -> Tensor:
         """(N, frames, 1): each frame's mean."""
@@ -54,7 +54,7 @@ class Frames(nn.Module):
     def _slices(self, wave_NT: Tensor) -> list[Tensor]:
         """Each of a frame's parts, of all frames: (N, frames, part)."""
         count, step = self.count(wave_NT), self.shift // self.part
-        part_NPS = wave_NT[:, : (count - 1) * self.shift + self.length].unflatten(1, (-1, self.part))
+        part_NPS = _split(wave_NT[:, : (count - 1) * self.shift + self.length], 1, (-1, self.part))
         last = (count - 1) * step + 1
         return [part_NPS[:, first : first + last : step] for first in range(self.length // self.part)]
 
@@ -98,7 +98,7 @@ class Power(nn.Module):
         if self.ways == 1:
             real, imaginary = (frame_NFS @ self.matrix).chunk(2, -1)
             return real * real + imaginary * imaginary
-        part_NWFS = frame_NFS.unflatten(2, (-1, self.ways)).permute(0, 3, 1, 2)
+        part_NWFS = _split(frame_NFS, 2, (-1, self.ways)).permute(0, 3, 1, 2)
         real, imaginary = (part_NWFS @ self.matrix).chunk(2, -1)
         cos, sin = self.twiddles
         real, imaginary = real * cos - imaginary * sin, real * sin + imaginary * cos
@@ -108,6 +108,12 @@ class Power(nn.Module):
         sums = [(p[0] + q[0], p[1] + q[1]) for p, q in zip(even, odd, strict=True)]
         gaps = [(p[0] - q[0], p[1] - q[1]) for p, q in zip(even, odd, strict=True)]
         return torch.cat([x * x + y * y for x, y in (*sums, *gaps)], -1)
+
+
+def _split(x: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:
+    """An axis as two."""
+    made: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _wave(turns: Tensor, whole: int) -> tuple[Tensor, Tensor]:
@@ -217,10 +223,7 @@ class Spectra(nn.Module):
         feat_NFB = self.power(self.frames(wave_NT[:, made.left : wave_NT.shape[1] - self.after]))
         if keys.power != 2.0:
             feat_NFB = feat_NFB.sqrt() if keys.power == 1.0 else feat_NFB.pow(keys.power / 2)
-        if made.bank is not None:
-            feat_NFB = feat_NFB @ self.get_buffer("bank")
-        else:
-            feat_NFB = feat_NFB[..., self.power.order]
+        feat_NFB = feat_NFB[..., self.power.order] if made.bank is None else feat_NFB @ self.get_buffer("bank")
         feat_NFB = made.levels.limited(made.levels.scaled(feat_NFB), valid_N)
         return feat_NFB if made.cosines is None else feat_NFB @ self.get_buffer("cosines")
 
