@@ -4,6 +4,8 @@ In: (B, C, T). Out: (B W, C, window) and W; back: (B W, n) -> (B, n). Clips of a
 arithmetic on the shape, in whole numbers, so a graph of it serves every length from one sample on.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -30,20 +32,20 @@ class Cut(nn.Module):
         total = wave_BCT.shape[2]
         if self.whole:
             wave_BCT = wave_BCT[..., : self.most]
-            missing = torch.sym_max(self.least - wave_BCT.shape[2], 0)
+            missing = _larger(self.least - wave_BCT.shape[2], 0)
             return nn.functional.pad(wave_BCT, (0, missing)), 1, total
-        free = torch.sym_max(total - self.window, 0)
+        free = _larger(total - self.window, 0)
         count = (free + self.step - 1) // self.step + 1
         # Numbers of a shape are made tensors: an ONNX graph divides those without a rule for every mixture.
-        start_W = torch.arange(count) * torch.full((1,), free) // torch.full((1,), torch.sym_max(count - 1, 1))
+        start_W = torch.arange(count) * torch.full((1,), free) // torch.full((1,), _larger(count - 1, 1))
         place_WS = start_W[:, None] + torch.arange(self.window)
         end = torch.full((1,), total)
         inside_WS = place_WS < end
         wave_BCR = wave_BCT.index_select(2, self._filled(place_WS, end).flatten())
-        wave_BCWS = wave_BCR.unflatten(2, (count, self.window))
+        wave_BCWS = split(wave_BCR, 2, (count, self.window))
         if self.short != "tile":
             wave_BCWS = torch.where(self._inside(inside_WS, place_WS, end), wave_BCWS, 0)
-        filled = torch.sym_min(total, self.window) if self.short == "pad" else self.window
+        filled = _smaller(total, self.window) if self.short == "pad" else self.window
         return wave_BCWS.transpose(1, 2).flatten(0, 1), count, filled
 
     def _filled(self, place_WS: Tensor, end: Tensor) -> Tensor:
@@ -68,6 +70,22 @@ class Cut(nn.Module):
         """(B W, n) -> (B, n): mean over a clip's windows that are not silent; over all where all are silent."""
         if self.whole:
             return value_NC
-        value_BWC, heard_BW = value_NC.unflatten(0, (-1, count)), heard_N.unflatten(0, (-1, count))
+        value_BWC, heard_BW = split(value_NC, 0, (-1, count)), split(heard_N, 0, (-1, count))
         heard_BW = (heard_BW | ~heard_BW.any(1, keepdim=True)).to(value_NC.dtype)
-        return (value_BWC * heard_BW[..., None]).sum(1) / heard_BW.sum(1, keepdim=True)
+        total_BC: Tensor = (value_BWC * heard_BW[..., None]).sum(1)
+        return total_BC / heard_BW.sum(1, keepdim=True)
+
+
+def split(x: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:
+    """An axis as two."""
+    made: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _larger(one: Size, other: Size) -> Size:
+    """Of symbols too, for which Python's `max` would decide now."""
+    return cast(Size, torch.sym_max(one, other))  # type: ignore[no-untyped-call]
+
+
+def _smaller(one: Size, other: Size) -> Size:
+    return cast(Size, torch.sym_min(one, other))  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ these are the caller's, and what he takes for them is heard.
 """
 
 from copy import deepcopy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +51,8 @@ class Graph(nn.Module):
         wave_NCT, count, filled = self.cut(wave_BCT)
         heard_N = (wave_NCT != 0).flatten(1).any(1)
         wave_NCT = self._levelled(wave_NCT, wave_BCT, count, filled)
-        vector_NE = self.network.embed(*self._features(wave_NCT, filled))
-        logits_NC = self.network.head(vector_NE)[:, : self.classes]
+        vector_NE = cast(Any, self.network).embed(*self._features(wave_NCT, filled))
+        logits_NC = cast(Any, self.network).head(vector_NE)[:, : self.classes]
         vector_BE = self.cut.mean(vector_NE, heard_N, count)
         if self.evaluation.average == "logits":
             return self._probabilities(self.cut.mean(logits_NC, heard_N, count)), vector_BE

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_train.edges import extended, padded, silenced
+from dist_train.export.cut import split
 from dist_train.features import EPSILON, Fbank
 from dist_train.mel import mel_bank
 from dist_train.settings import Audio, Features
@@ -42,19 +43,20 @@ class Frames(nn.Module):
             return torch.cat(self._slices(wave_NT), 2)
         count = self.count(wave_NT)
         place_FS = torch.arange(count)[:, None] * self.shift + torch.arange(self.length)
-        return _split(wave_NT.index_select(1, place_FS.flatten()), 1, (count, self.length))
+        return split(wave_NT.index_select(1, place_FS.flatten()), 1, (count, self.length))
 
     def mean(self, wave_NT: Tensor) -> Tensor:
         """(N, frames, 1): each frame's mean."""
         if not self.sliced:
-            return self(wave_NT).mean(2, keepdim=True)
+            frame_NFS: Tensor = self(wave_NT)
+            return frame_NFS.mean(2, keepdim=True)
         sums = [part_NFP.sum(2, keepdim=True) for part_NFP in self._slices(wave_NT)]
         return torch.cat(sums, 2).sum(2, keepdim=True) / self.length
 
     def _slices(self, wave_NT: Tensor) -> list[Tensor]:
         """Each of a frame's parts, of all frames: (N, frames, part)."""
         count, step = self.count(wave_NT), self.shift // self.part
-        part_NPS = _split(wave_NT[:, : (count - 1) * self.shift + self.length], 1, (-1, self.part))
+        part_NPS = split(wave_NT[:, : (count - 1) * self.shift + self.length], 1, (-1, self.part))
         last = (count - 1) * step + 1
         return [part_NPS[:, first : first + last : step] for first in range(self.length // self.part)]
 
@@ -98,7 +100,7 @@ class Power(nn.Module):
         if self.ways == 1:
             real, imaginary = (frame_NFS @ self.matrix).chunk(2, -1)
             return real * real + imaginary * imaginary
-        part_NWFS = _split(frame_NFS, 2, (-1, self.ways)).permute(0, 3, 1, 2)
+        part_NWFS = split(frame_NFS, 2, (-1, self.ways)).permute(0, 3, 1, 2)
         real, imaginary = (part_NWFS @ self.matrix).chunk(2, -1)
         cos, sin = self.twiddles
         real, imaginary = real * cos - imaginary * sin, real * sin + imaginary * cos
@@ -108,12 +110,6 @@ class Power(nn.Module):
         sums = [(p[0] + q[0], p[1] + q[1]) for p, q in zip(even, odd, strict=True)]
         gaps = [(p[0] - q[0], p[1] - q[1]) for p, q in zip(even, odd, strict=True)]
         return torch.cat([x * x + y * y for x, y in (*sums, *gaps)], -1)
-
-
-def _split(x: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:
-    """An axis as two."""
-    made: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
-    return made
 
 
 def _wave(turns: Tensor, whole: int) -> tuple[Tensor, Tensor]:
