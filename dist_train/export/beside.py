@@ -46,11 +46,12 @@ def difference(model: Model, answer: Answer, waves: Iterable[Wave]) -> Differenc
 
 
 def noises(model: Model, seed: int = 0) -> Iterator[Wave]:
-    """Random clips: noise, tones and silence at all levels; one sample, about a window, many; one and a few at once."""
+    """Random clips: noise, tones and silence at all levels; one sample, about a window, many; one and a few
+    at once. None of two or three samples: repeated, they have a few lines of spectrum, and rounding in all others."""
     random, window = np.random.default_rng(seed), window_samples(model.config.audio)
     least = 1 if model.config.evaluation.clip == "windows" else window
     whole = isinstance(model.config.audio.channels, int)
-    lengths = (1, 2, window // 3, window - 1, window, window + 1, 2 * window, 3 * window + window // 7)
+    lengths = (1, window // 40, window // 3, window - 1, window, window + 1, 2 * window, 3 * window + window // 7)
     for number, length in enumerate(max(length, least) for length in lengths):
         rows = 1 + number % 3
         wave = random.normal(size=(rows, length, model.channels)) * 10.0 ** random.uniform(-4, -0.5, (rows, 1, 1))
