@@ -110,6 +110,10 @@ def graph(options: argparse.Namespace, model: "Model", about: dict[str, str]) ->
     made = Graph(model.origin)
     followed = program.program(made)
     if options.to == "torch":
+        if made.cut.whole:
+            raise ValueError(
+                "--to torch hears windows only: give evaluation.clip=windows, or --to onnx for whole clips"
+            )
         data = program.written(followed, about)
         compare(options, model, program.answer(data))
         return data

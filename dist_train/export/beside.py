@@ -38,10 +38,16 @@ class Difference:
 
 
 def difference(model: Model, answer: Answer, waves: Iterable[Wave]) -> Difference:
-    """The run's probabilities beside the file's."""
+    """The run's probabilities beside the file's. ValueError where the file cannot answer."""
     found = Difference()
     for wave in waves:
-        found = found.and_of(model.probabilities(wave), answer(wave)[0])
+        try:
+            answered_BC = answer(wave)[0]
+        except Exception as error:  # of a runtime's own kind
+            reason = " ".join(str(error).split())[:160]
+            text = f"the exported {type(model.origin.model).__name__} cannot answer waves of shape {wave.shape}"
+            raise ValueError(f"{text} ({reason}); give evaluation.clip=windows, or another --to") from error
+        found = found.and_of(model.probabilities(wave), answered_BC)
     return found
 
 

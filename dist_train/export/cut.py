@@ -31,9 +31,10 @@ class Cut(nn.Module):
         """Windows (B W, C, samples), W, and how many samples of each window are the clip's, or its repetition's."""
         total = wave_BCT.shape[2]
         if self.whole:
-            wave_BCT = wave_BCT[..., : self.most]
-            missing = _larger(self.least - wave_BCT.shape[2], 0)
-            return nn.functional.pad(wave_BCT, (0, missing)), 1, total
+            place_S = torch.arange(_larger(_smaller(total, self.most), self.least))
+            end = torch.full((1,), total)
+            heard_BCS = wave_BCT.index_select(2, torch.minimum(place_S, end - 1))  # no slice: its size is not known
+            return torch.where(place_S < end, heard_BCS, 0), 1, total
         free = _larger(total - self.window, 0)
         count = (free + self.step - 1) // self.step + 1
         # Numbers of a shape are made tensors: an ONNX graph divides those without a rule for every mixture.

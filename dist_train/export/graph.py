@@ -59,9 +59,13 @@ class Graph(nn.Module):
         return self.cut.mean(self._probabilities(logits_NC), heard_N, count), vector_BE
 
     def example(self) -> Tensor:
-        """A batch that the graph is followed with: two clips of two windows and a half."""
+        """A batch that the graph is followed with: two clips of two windows and a half, whole ones of 5 s at least.
+
+        CAM++ sees more than one segment then; a shorter one would be taken for the only way.
+        """
         torch.manual_seed(0)
-        samples = 2 * self.cut.window + self.cut.window // 2
+        least = 5 * self.audio.sample_rate if self.cut.whole else 0
+        samples = max(2 * self.cut.window + self.cut.window // 2, least)
         shape = (2, samples, self.channels) if isinstance(self.audio.channels, int) else (2, samples)
         return 0.1 * torch.randn(shape)
 

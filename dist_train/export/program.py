@@ -20,9 +20,12 @@ DYNAMIC = torch.export.Dim.DYNAMIC
 
 
 def program(graph: Graph) -> torch.export.ExportedProgram:
-    """For every batch and length. ValueError where torch cannot follow the network."""
+    """For every batch and length. ValueError where torch cannot follow the network.
+
+    Whole clips (evaluation.clip=full) are for ONNX alone: the program holds on to what it saw of the example's length.
+    """
     wave = graph.example()
-    with _plain():
+    with _plain(graph):
         try:
             return torch.export.export(graph, (wave,), dynamic_shapes=({0: DYNAMIC, 1: DYNAMIC},), strict=False)
         except (ValueError, MemoryError):
@@ -57,11 +60,14 @@ def answer(data: bytes) -> Answer:
 
 
 @contextmanager
-def _plain() -> Iterator[None]:
-    """Sizes of one are sizes like others, and kernels are not chosen by size: else the program would refuse some."""
+def _plain(graph: Graph) -> Iterator[None]:
+    """Sizes of one are sizes like others, and kernels are not chosen by size: else the program would refuse some.
+
+    Where frames are as many as may be, that is more than torch can follow.
+    """
     with (
         warnings.catch_warnings(),
-        symbols.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        symbols.patch(backed_size_oblivious=not graph.cut.whole),  # type: ignore[attr-defined]
         torch.backends.mkldnn.flags(enabled=False),
         torch.no_grad(),
     ):
