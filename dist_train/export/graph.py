@@ -96,7 +96,10 @@ class Graph(nn.Module):
         if self.channels > 1:
             feat_NFB = feat_NFB.unflatten(0, (-1, self.channels)).transpose(1, 2).flatten(2)
         frames_N = None if rows_N is None else self.spectra.valid(rows_N)
-        return normalise(feat_NFB, frames_N, self.norm, self.statistics), frames_N
+        feat_NFB = normalise(feat_NFB, frames_N, self.norm, self.statistics)
+        # As networks turn it, bins before frames: of other strides a program would be for batches of two and more.
+        turned_NBF = feat_NFB.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        return turned_NBF.transpose(1, 2), frames_N
 
 
 WAYS = ("fbank", "mfcc", "mel", "spectrogram", "torchaudio_mfcc", "waveform")
