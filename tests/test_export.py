@@ -317,10 +317,10 @@ def test_every_network(name: str, clip: str) -> None:
     followed = program.program(graph)
     if clip == "windows":
         found = beside.difference(model, program.answer(program.written(followed, {})), beside.noises(model))
-        assert found.largest < 1e-5 and not found.others
+        assert found.largest < beside.LIMIT and not found.others
     proto = interchange.model(followed, graph, facts.facts(model, name))
     found = beside.difference(model, interchange.answer(proto.SerializeToString()), beside.noises(model))
-    assert found.largest < 1e-5 and not found.others
+    assert found.largest < beside.LIMIT and not found.others
 
 
 @pytest.mark.full

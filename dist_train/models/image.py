@@ -35,14 +35,15 @@ def adaptive_max(x_BCFT: Tensor, high: int, wide: int, frames_B: Tensor | None =
 
 def _pairs(x: Tensor) -> Tensor:
     # Halves of an axis cut in two: slices of step 2 have no size that torch.export can follow.
-    pair = x[..., : x.shape[-1] // 2 * 2].unflatten(-1, (-1, 2))
+    pair = x[..., : x.shape[-1] // 2 * 2].unflatten(-1, (-1, 2))  # type: ignore[no-untyped-call]
     return torch.maximum(pair[..., 0], pair[..., 1])
 
 
 def _triples(x: Tensor) -> Tensor:
     count = (x.shape[-1] + 1) // 2
     x = functional.pad(x, (1, 2))
-    first, last = x[..., : 2 * count].unflatten(-1, (-1, 2)), x[..., 2 : 2 * count + 2].unflatten(-1, (-1, 2))
+    first = x[..., : 2 * count].unflatten(-1, (-1, 2))  # type: ignore[no-untyped-call]
+    last = x[..., 2 : 2 * count + 2].unflatten(-1, (-1, 2))  # type: ignore[no-untyped-call]
     return torch.maximum(torch.maximum(first[..., 0], first[..., 1]), last[..., 0])
 
 
