@@ -49,7 +49,10 @@ def read(path: str) -> Weights:
     if not file.is_file():
         raise ValueError(f"model.pretrained: {file}: no such file or run folder; give a checkpoint or a run's folder")
     if file.suffix == ".safetensors":
-        return Weights(file, _stripped(_safetensors(file)))
+        state, said = _safetensors(file)
+        if {"classes", "settings"} <= said.keys():  # of tools/export.py
+            return Weights(file, state, None, tuple(_said(file, said, "classes")), _said(file, said, "settings"))
+        return Weights(file, _stripped(state))
     payload = _load(file)
     if _ours(payload):
         step = payload["step"]
@@ -123,7 +126,8 @@ def _arrays() -> list[Any]:
     return [rebuild, scalar, *old, np.ndarray, np.dtype, *kinds]
 
 
-def _safetensors(file: Path) -> dict[str, Tensor]:
+def _safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name, and what the header says beside them."""
     data = file.read_bytes()
     size = int.from_bytes(data[:8], "little")
     try:
@@ -142,7 +146,14 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         told = str(error).splitlines()[0][:120]
         raise ValueError(f"{file}: not a whole safetensors file ({told})") from None
-    return state
+    return state, header.get("__metadata__") or {}
+
+
+def _said(file: Path, said: dict[str, Any], name: str) -> Any:
+    try:
+        return json.loads(said[name])
+    except (ValueError, TypeError):
+        raise ValueError(f"{file}: what it says of its {name} is not JSON; export it again") from None
 
 
 def _stripped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

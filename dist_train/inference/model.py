@@ -50,6 +50,11 @@ class Model:
         return self._scorer.found.config
 
     @property
+    def origin(self) -> saved.Saved:
+        """The network and its front end, in float32 as the run has them: for exports and pictures, not to change."""
+        return self._saved
+
+    @property
     def path(self) -> Path:
         """The checkpoint that was loaded."""
         return self._scorer.found.path

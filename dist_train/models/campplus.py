@@ -100,8 +100,8 @@ def context(x_BCT: Tensor, pad: Tensor | None) -> Tensor:
     sum_BCS = whole_BCT.reshape(*x_BCT.shape[:2], segments, SEGMENT).sum(-1)
     total_BC1 = sum_BCS.sum(-1, keepdim=True)
     if pad is None:
-        size_S = torch.full((segments,), SEGMENT, device=x_BCT.device)
-        size_S[-1] -= fill
+        start_S = torch.arange(segments, device=x_BCT.device) * SEGMENT
+        size_S = (frames - start_S).clamp(max=SEGMENT)
         return total_BC1 / frames + sum_BCS / size_S
     count_B1S = functional.pad(~pad, (0, fill)).reshape(len(pad), 1, segments, SEGMENT).sum(-1)
     return total_BC1 / valid(pad) + sum_BCS / count_B1S.clamp(min=1)

@@ -34,14 +34,17 @@ def adaptive_max(x_BCFT: Tensor, high: int, wide: int, frames_B: Tensor | None =
 
 
 def _pairs(x: Tensor) -> Tensor:
-    even = x.shape[-1] // 2 * 2
-    return torch.maximum(x[..., 0:even:2], x[..., 1:even:2])
+    # Halves of an axis cut in two: slices of step 2 have no size that torch.export can follow.
+    pair = x[..., : x.shape[-1] // 2 * 2].unflatten(-1, (-1, 2))  # type: ignore[no-untyped-call]
+    return torch.maximum(pair[..., 0], pair[..., 1])
 
 
 def _triples(x: Tensor) -> Tensor:
-    end = (x.shape[-1] + 1) // 2 * 2
-    x = functional.pad(x, (1, 1))
-    return torch.maximum(torch.maximum(x[..., 0:end:2], x[..., 1 : end + 1 : 2]), x[..., 2 : end + 2 : 2])
+    count = (x.shape[-1] + 1) // 2
+    x = functional.pad(x, (1, 2))
+    first = x[..., : 2 * count].unflatten(-1, (-1, 2))  # type: ignore[no-untyped-call]
+    last = x[..., 2 : 2 * count + 2].unflatten(-1, (-1, 2))  # type: ignore[no-untyped-call]
+    return torch.maximum(torch.maximum(first[..., 0], first[..., 1]), last[..., 0])
 
 
 def _mean(x: Tensor, pad: Tensor | None) -> Tensor:
