@@ -161,6 +161,7 @@ TINY: dict[str, tuple[int, dict[str, Any]]] = {
     "eres2net": (20, _RES2),
     "eres2netv2": (20, _RES2),
     "resnet_se": (20, _RES2),
+    "resnet_mini": (20, {"channels": 8}),
     "res2net": (20, _RES2),
     "tdnn": (20, {"channels": 16, "embedding": 8}),
     "xvector": (20, {"channels": 16, "embedding": 8, "wide": 24}),
