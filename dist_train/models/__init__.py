@@ -114,9 +114,9 @@ def build(name: str, bins: int, classes: int, *, sources: int = 1, **sizes: Any)
     channels    ecapa, ecapa_wespeaker: width of the blocks, a multiple of 8 (512, or 1024), ecapa also a list: stem,
                 blocks, MFA; tdnn, xvector: of the layers (512); campplus: channels before the dense layers, a multiple
                 of 8 (128); eres2net (32), eres2netv2 (64; macls has 32), resnet_se, res2net (32), resnet_mini (24):
-                those of the first stage; cnn6, cnn10, cnn14, vggish, resnetish: of the first block, doubled by the next ones
-                (64); cnn4: the same (8); m5: of all layers (128). resnet_se, resnet_mini, cnn6 ... and resnetish also a
-                list, one a stage
+                those of the first stage; cnn6, cnn10, cnn14, vggish, resnetish: of the first block, doubled by the next
+                ones (64); cnn4: the same (8); m5: of all layers (128). resnet_se, resnet_mini, cnn6 ... and resnetish
+                also a list, one a stage
     embedding   campplus, cnn6, cnn10, xvector 512; cnn14 2048; vggish 128; linear: of a projection, or none; resnetish,
                 crnn, cnn4, m5 have one size only; 192
     pooling     `POOLINGS`; the others have one
