@@ -62,8 +62,9 @@ def resolve(path: str | None, overrides: list[str]) -> Config:
 
 def run(config: Config) -> int:
     """Train on this rank."""
-    from dist_train import demo, memory, stacks, world  # seconds of imports that --help and --print-config do not need
+    from dist_train import demo, memory, world
     from dist_train.engine import Engine
+    from dist_train.hosts import stacks  # seconds of imports that --help and --print-config do not need
     from dist_train.parts import Parts
 
     memory.keep()
@@ -94,7 +95,8 @@ def run(config: Config) -> int:
 
 def _refused(line: str, code: int) -> int:
     """One line from rank 0; from another rank only if the launcher lets it live, as it does where rank 0 is well."""
-    from dist_train import reason, world
+    from dist_train import world
+    from dist_train.hosts import reason
 
     reason.report(line)
     rank = world.place_or_first().rank

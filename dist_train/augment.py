@@ -9,8 +9,8 @@ takes the same draws to an accelerator, as a few numbers a row.
 import numpy as np
 from torch import Tensor
 
-from dist_train.chosen import Floats, Ints
 from dist_train.decode import Rows
+from dist_train.effects.chosen import Floats, Ints
 from dist_train.order import uniform
 from dist_train.settings import Audio, Augment
 

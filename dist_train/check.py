@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dist_train import desk, index, indexing, level, row
-from dist_train.bucket import remote
-from dist_train.desk import Desk
-from dist_train.info import read_info
-from dist_train.remote import PATIENCE
-from dist_train.scan import Progress, Scan, line, scan
+from dist_train.archive import index, level, row
+from dist_train.archive.info import read_info
+from dist_train.archive.scan import Progress, Scan, line, scan
 from dist_train.shards import ShardSet, map_set
+from dist_train.stores import desk, indexing
+from dist_train.stores.bucket import remote
+from dist_train.stores.desk import Desk
+from dist_train.stores.remote import PATIENCE
 
 RESTORE = "restore the shard, or index the folder anew if it was changed on purpose"
 SIDE_FILES = (row.ROWS, row.ACTIVITY, row.KEY_ENDS, row.KEYS, row.LABEL_ENDS, row.LABEL_IDS)

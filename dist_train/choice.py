@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train.row import SPLITS
+from dist_train.archive.row import SPLITS
 from dist_train.shards import ShardSet
 from dist_train.subset import BLOCK, Subset
 

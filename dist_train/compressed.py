@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from dist_train.row import CODECS
+from dist_train.archive.row import CODECS
 
 LEAD = {"OGG": 30}
 """Seconds decoded before the wanted ones, by format. libsndfile 1.2.2 lands at a wrong place when it seeks into the

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dist_train.row import CODECS
+from dist_train.archive.row import CODECS
 
 Rows = NDArray[Any]  # of window.PLAN
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dist_train import packed
-from dist_train.ahead import Pass
 from dist_train.feed import Feed
 from dist_train.frontend import FrontEnd
 from dist_train.models import compiled
 from dist_train.scores import Scores, several, single
 from dist_train.settings import Config
+from dist_train.supply.ahead import Pass
 from dist_train.view import View
 from dist_train.window import eval_windows, full_windows
 from dist_train.world import World

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dist_train import mel
 from dist_train.edges import extended, silenced
 from dist_train.settings import Audio, Features
-from dist_train.spectrogram import Spectrogram
-from dist_train.waveform import Waveform
+from dist_train.spectra import mel
+from dist_train.spectra.spectrogram import Spectrogram
+from dist_train.spectra.waveform import Waveform
 
 EPSILON = torch.finfo(torch.float32).eps  # Kaldi's floor under the logarithm, in float64 as well
 FRAMES = 1200  # at once: what the core's cache holds

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dist_train import cached, objective, order, packed, source
-from dist_train.ahead import Ahead, Plan
+from dist_train import objective, order, packed
 from dist_train.frontend import FrontBatch, FrontEnd
 from dist_train.reader import RawBatch, Reader
-from dist_train.route import Route
 from dist_train.settings import Config, Data
 from dist_train.shards import ShardSet, open_set
+from dist_train.supply import cached, source
+from dist_train.supply.ahead import Ahead, Plan
+from dist_train.supply.route import Route
 from dist_train.view import View, choose
 from dist_train.window import train_windows
 from dist_train.world import World

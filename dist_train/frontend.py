@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as change
-from dist_train import masks, mixing, packed
+from dist_train import packed
 from dist_train.batched import Batched
+from dist_train.effects import masks, mixing
+from dist_train.effects.gaussian import gaussian, noise_keys
+from dist_train.effects.scene import Scene
 from dist_train.features import extractor
-from dist_train.gaussian import gaussian, noise_keys
-from dist_train.norm import frame_sums, normalise
 from dist_train.order import uniform
 from dist_train.packed import Stored
 from dist_train.payload import RawBatch
 from dist_train.precision import exact
 from dist_train.resample import Resamplers, speed_ratio
-from dist_train.scene import Scene
 from dist_train.settings import Audio, Augment, Features
+from dist_train.spectra.norm import frame_sums, normalise
 from dist_train.waves import Waves
 from dist_train.window import window_samples
 

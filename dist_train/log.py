@@ -26,6 +26,7 @@ class Log:
     def __init__(self, first: bool = True) -> None:
         self._console = Console() if first else None
         self._folder: RunFolder | None = None
+        self._advised = False
         self._board: Board | None = None
 
     def open(self, folder: RunFolder, tensorboard: bool = True, step: int | None = None) -> None:
@@ -87,6 +88,7 @@ class Log:
             return
         from dist_train import picture
 
+        self._advise(classes)
         self._picture(name, picture.confusion(matrix_CC, classes), step)
 
     def precisions(self, figures: Mapping[str, Sequence[float | None]], classes: Sequence[str], step: int) -> None:
@@ -95,7 +97,16 @@ class Log:
             return
         from dist_train import picture
 
+        self._advise(classes)
         self._picture("precision", picture.precisions(figures, classes), step)
+
+    def _advise(self, classes: Sequence[str]) -> None:
+        """Once: how to get names that pictures lack."""
+        from dist_train import lettering
+
+        if not self._advised and (advice := lettering.advice(classes)) is not None:
+            self.warn(advice)
+        self._advised = True
 
     def _picture(self, name: str, figure: "Figure", step: int) -> None:
         from dist_train import picture

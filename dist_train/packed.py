@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dist_train.archive.index import front_digest
 from dist_train.features import extractor
-from dist_train.index import front_digest
 from dist_train.settings import Audio, Config, Features
 from dist_train.shards import ShardSet
 from dist_train.view import View

@@ -14,22 +14,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dist_train import classes, desk, disk, folds, index, indexing, intake, jobs, layouts, loading, packlist
-from dist_train.desk import Desk
-from dist_train.indexing import list_left_out
-from dist_train.jobs import Coding, Crew, Progress
-from dist_train.loading import Keep, Loaded
-from dist_train.options import Options
-from dist_train.packlist import Item, Packlist
-from dist_train.part import WHOLE, WORK, Part
-from dist_train.permit import claimed, shard_name
-from dist_train.recordings import Header
-from dist_train.row import CLASSES, FEATURES
-from dist_train.samples import Sample
-from dist_train.scan import AUDIO_SUFFIXES
+from dist_train import disk
+from dist_train.archive import index
+from dist_train.archive.row import CLASSES, FEATURES
+from dist_train.archive.scan import AUDIO_SUFFIXES
+from dist_train.assembly import intake, jobs, loading, packlist
+from dist_train.assembly.jobs import Coding, Crew, Progress
+from dist_train.assembly.loading import Keep, Loaded
+from dist_train.assembly.options import Options
+from dist_train.assembly.packlist import Item, Packlist
+from dist_train.assembly.permit import claimed, shard_name
+from dist_train.sources import classes, folds, layouts
+from dist_train.sources.recordings import Header
+from dist_train.sources.samples import Sample
+from dist_train.stores import desk, indexing
+from dist_train.stores.desk import Desk
+from dist_train.stores.indexing import list_left_out
+from dist_train.stores.part import WHOLE, WORK, Part
 
 if TYPE_CHECKING:
-    from dist_train.extraction import Recipe
+    from dist_train.assembly.extraction import Recipe
 
 FOLDS = 5
 MAX_UNREADABLE = 0.01
@@ -145,7 +149,7 @@ def _load(report: Report, place: Desk, wanted: Packlist, options: Options, recip
 
 def _recipe(options: Options) -> tuple["Recipe", Options]:
     """What --features CONFIG makes of each clip, and the options with what CONFIG settles."""
-    from dist_train import extraction  # imports torch: packing of audio does without
+    from dist_train.assembly import extraction  # imports torch: packing of audio does without
 
     assert options.features is not None
     recipe = extraction.recipe(options.features, options.feature_type)

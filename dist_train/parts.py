@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call
 
-from dist_train import checkpoint, models, objective, order, packed, scores, source
+from dist_train import checkpoint, models, objective, order, packed, scores
 from dist_train import config as configuration
 from dist_train.encoders import encoded
 from dist_train.evaluate import clip_windows, evaluate
@@ -22,13 +22,14 @@ from dist_train.feed import Views, views
 from dist_train.frontend import FrontEnd
 from dist_train.models import compiled
 from dist_train.models.cosine import Cosine
-from dist_train.norm import statistics
 from dist_train.progress import Progress
 from dist_train.reader import Reader
 from dist_train.scores import Scores
 from dist_train.settings import Config
+from dist_train.spectra.norm import statistics
 from dist_train.speed import device_peak
 from dist_train.step import SHARED, Step
+from dist_train.supply import source
 from dist_train.view import View
 from dist_train.world import World, mixed_precision
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from dist_train import memory
+from dist_train.archive.row import BYTES, CODECS
 from dist_train.compressed import decode
-from dist_train.row import BYTES, CODECS
 from dist_train.storage import Source
 
 ALIGN = 64

@@ -6,11 +6,9 @@ name that no installed font can write is shown as the number of its class, witho
 
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,17 +16,13 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_train import lettering
+from dist_train.lettering import names
+
 mpl.set_loglevel("ERROR")  # else "building the font cache" and missing fonts land between the training's lines
 
-_LONGEST = 24  # letters of a name
 _NUMBERED = 30  # classes up to which each cell has its count
 _NAMED = 100  # classes up to which each row has its name
-# fonts of the usual systems that write Chinese, Japanese and Korean, or much of Unicode
-_WIDE = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
-    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB"),
-    *("Heiti SC", "Arial Unicode MS", "Malgun Gothic", "Yu Gothic", "Noto Sans"),
-)
 
 
 def confusion(matrix_CC: Tensor, classes: Sequence[str]) -> Figure:
@@ -42,10 +36,10 @@ def confusion(matrix_CC: Tensor, classes: Sequence[str]) -> Figure:
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.04, pad=0.02)
     step = 1 if count <= _NAMED else -(-count // 50)
-    ticks = range(0, count, step)
-    axes.set_xticks(ticks, [names(classes)[number] for number in ticks], rotation=90, fontsize=8)
-    axes.set_yticks(ticks, [names(classes)[number] for number in ticks], fontsize=8)
-    _literal([*axes.get_xticklabels(), *axes.get_yticklabels()])
+    ticks, shown = range(0, count, step), names(classes)
+    axes.set_xticks(ticks, [shown[number] for number in ticks], rotation=90, fontsize=8)
+    axes.set_yticks(ticks, [shown[number] for number in ticks], fontsize=8)
+    literal([*axes.get_xticklabels(), *axes.get_yticklabels()])
     axes.set_xlabel("guess")
     axes.set_ylabel("truth")
     axes.set_title(f"accuracy {np.trace(counts) / max(counts.sum(), 1):.4f} of {int(counts.sum())} clips")
@@ -61,10 +55,10 @@ def precisions(figures: Mapping[str, Sequence[float | None]], classes: Sequence[
     figure = _figure(7.0, min(max(2.0, 0.22 * len(classes) + 0.8), 60.0))
     axes = figure.add_subplot()
     axes.barh(range(len(order)), [found[number] for number in order])
-    count = figures["positives"]
-    labels = [f"{names(classes)[number]} ({count[number]})" for number in order]
+    count, shown = figures["positives"], names(classes)
+    labels = [f"{shown[number]} ({count[number]})" for number in order]
     axes.set_yticks(range(len(order)), labels, fontsize=8)
-    _literal(list(axes.get_yticklabels()))
+    literal(list(axes.get_yticklabels()))
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("average precision (clips that have the label)")
@@ -80,7 +74,7 @@ def features(feat_BTF: Tensor, labels: Sequence[str]) -> Figure:
         axes = figure.add_subplot(len(values), 1, number + 1)
         axes.imshow(feat_TF.T, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="nearest")
         axes.set_ylabel("bin")
-        _literal([axes.set_title(label, fontsize=8)])
+        literal([axes.set_title(label, fontsize=8)])
     return figure
 
 
@@ -98,13 +92,6 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def names(classes: Sequence[str]) -> list[str]:
-    """Names as the installed fonts can write them: cut to a length, or `class 7`."""
-    letters = frozenset().union(*_fonts().values())
-    short = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in classes]
-    return [name if letters.issuperset(map(ord, name)) else f"class {number}" for number, name in enumerate(short)]
-
-
 def _numbers(axes: Axes, counts: NDArray[np.float64], share: NDArray[np.float64]) -> None:
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "white" if share[row, column] > 0.5 else "black"
@@ -115,16 +102,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
-def _literal(texts: Sequence[Text]) -> None:
+def literal(texts: Sequence[Text]) -> None:
+    """Texts are shown as they are, in fonts that have their letters."""
     for text in texts:
         text.set_parse_math(False)
-        text.set_fontfamily(list(_fonts()))
-
-
-@cache
-def _fonts() -> dict[str, frozenset[int]]:
-    """Installed families to write names with, in order of preference, and the code points that each has."""
-    installed = {font.name: font.fname for font in font_manager.fontManager.ttflist}
-    chosen = ["DejaVu Sans", *(name for name in _WIDE if name in installed)]  # the first comes with matplotlib
-    paths = {name: font_manager.findfont(name) for name in chosen}
-    return {name: frozenset(font_manager.get_font(path).get_charmap()) for name, path in paths.items()}
+        text.set_fontfamily(list(lettering.families(text.get_text()) or ("DejaVu Sans",)))

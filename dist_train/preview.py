@@ -17,16 +17,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_train.archive.level import measure
+from dist_train.archive.row import CODECS
 from dist_train.frontend import FrontBatch, FrontEnd
-from dist_train.level import measure
-from dist_train.norm import statistics
+from dist_train.lettering import names
 from dist_train.payload import Buffer, Payload, RawBatch
-from dist_train.picture import names
-from dist_train.recordings import Unreadable, open_cut
-from dist_train.row import CODECS
+from dist_train.picture import literal
 from dist_train.settings import Augment, Config
 from dist_train.shards import open_set
-from dist_train.source import source
+from dist_train.sources.recordings import Unreadable, open_cut
+from dist_train.spectra.norm import statistics
+from dist_train.supply.source import source
 from dist_train.view import VIEW_ROW, choose
 from dist_train.window import train_windows
 
@@ -147,7 +148,7 @@ def wav(wave_T: Tensor, rate: int) -> bytes:
 def drawing(made: Sequence[Variant], config: Config, title: str) -> Figure:
     """A row a variant: waveform and features before, waveform and features after; scales are the same all over."""
     figure = Figure(figsize=(16, 0.6 + 2.4 * len(made)), dpi=100, layout="constrained")
-    figure.suptitle(names([title])[0], parse_math=False)
+    literal([figure.suptitle(names([title])[0])])
     height = max(float(wave.abs().max()) for one in made for wave in (one.before_T, one.after_T)) or 1.0
     values = torch.cat([feat.flatten() for one in made for feat in (one.before_TF, one.after_TF)])
     low, high = torch.quantile(values[:: len(values) // 100_000 + 1].float(), torch.tensor([0.01, 0.99])).tolist()

@@ -17,9 +17,9 @@ from dist_train import config as configuration
 from dist_train import ending, flops, order
 from dist_train.checkpoint import Checkpoints
 from dist_train.frontend import FrontBatch
+from dist_train.hosts.mirror import Mirror
 from dist_train.layers import layers
 from dist_train.log import Log
-from dist_train.mirror import Mirror
 from dist_train.parts import Parts
 from dist_train.result import titles
 from dist_train.runs import RunFolder

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dist_train import disk, environment
-from dist_train.owner import FileMark, Owner, patiently, token_of
+from dist_train.hosts.owner import FileMark, Owner, patiently, token_of
 
 _LOCKLESS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of file systems without locks
 

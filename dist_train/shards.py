@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import indexing, intact
-from dist_train.bucket import remote as far
-from dist_train.index import REINDEX, find
-from dist_train.info import match_shards, read_info
-from dist_train.remote import PATIENCE, fetch
-from dist_train.row import (
+from dist_train.archive import intact
+from dist_train.archive.index import REINDEX, find
+from dist_train.archive.info import match_shards, read_info
+from dist_train.archive.row import (
     ACTIVITY,
     BYTES,
     CODECS,
@@ -33,7 +31,10 @@ from dist_train.row import (
     SEGMENTS,
     SPLITS,
 )
-from dist_train.scan import Progress
+from dist_train.archive.scan import Progress
+from dist_train.stores import indexing
+from dist_train.stores.bucket import remote as far
+from dist_train.stores.remote import PATIENCE, fetch
 
 __all__ = ["BYTES", "CODECS", "ROW", "SEGMENTS", "SPLITS", "ShardSet", "build", "find", "open_set"]
 

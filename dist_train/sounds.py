@@ -14,15 +14,15 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
+from dist_train.archive.row import INDEX
 from dist_train.clouds import remote
 from dist_train.reader import Reader
-from dist_train.recordings import SUFFIXES, Unreadable, header, open_cut
 from dist_train.resample import Resamplers
-from dist_train.row import INDEX
 from dist_train.settings import Audio
 from dist_train.shards import open_set
-from dist_train.source import of_view
+from dist_train.sources.recordings import SUFFIXES, Unreadable, header, open_cut
 from dist_train.storage import local
+from dist_train.supply.source import of_view
 from dist_train.view import choose
 from dist_train.waves import Waves
 from dist_train.window import full_windows

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dist_train import checkpoint, disk, packed, pretrained, shared, stacks
+from dist_train import checkpoint, disk, packed, pretrained, shared
 from dist_train.checkpoint import Checkpoints
+from dist_train.hosts import stacks
+from dist_train.hosts.mirror import Mirror
 from dist_train.log import Log
-from dist_train.mirror import Mirror
 from dist_train.parts import Parts
 from dist_train.pretrained import Report
 from dist_train.resume import origin

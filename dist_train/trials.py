@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import packlist
-from dist_train.samples import Sample
+from dist_train.assembly import packlist
 from dist_train.scores import Floats, Marks, operating_points
+from dist_train.sources.samples import Sample
 
 _FOLDERS = ("wav", "dev/aac", "aac")  # of VoxCeleb, which its trials leave out
 _ANSWERS = {"1": True, "0": False, "target": True, "nontarget": False}

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import intact
+from dist_train.archive import intact
+from dist_train.archive.row import ROW, SEGMENTS
 from dist_train.choice import PASS, pick, roots, said
-from dist_train.row import ROW, SEGMENTS
 from dist_train.shards import ShardSet
 from dist_train.subset import Repeats, Subset
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import memory
+from dist_train.archive.row import CODECS
 from dist_train.decode import Rows, mix, pcm
 from dist_train.resample import Resampler, Resamplers, rate_ratio, speed_ratio
-from dist_train.row import CODECS
 from dist_train.settings import Audio
 from dist_train.window import PLAIN
 

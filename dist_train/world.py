@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from dist_train import hostlist, interface, meeting, orphan, repeatable
+from dist_train import repeatable
+from dist_train.hosts import hostlist, interface, meeting, orphan
 
 T = TypeVar("T")
 _NOTICE = 5.0  # seconds that a rank waits for its own SIGTERM: torchrun's agents look every 0.1 s

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 import torch
 
-from dist_train.row import BYTES, CODECS, ROW
+from dist_train.archive.row import BYTES, CODECS, ROW
 from dist_train.window import PLAN
 
 SUBTYPES = {

@@ -32,10 +32,11 @@ import yaml
 from mutations import mutated
 from tars import chunk, pack, riff, samples, tone, wav
 
-from dist_train import check, checkpoint, config, intact, level, shards
-from dist_train.scan import scan, split_name
-from dist_train.tar import Member as TarMember
-from dist_train.tar import walk
+from dist_train import check, checkpoint, config, shards
+from dist_train.archive import intact, level
+from dist_train.archive.scan import scan, split_name
+from dist_train.archive.tar import Member as TarMember
+from dist_train.archive.tar import walk
 from dist_train.view import choose
 
 SECONDS, BYTES = 60, 2 << 30

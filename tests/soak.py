@@ -31,7 +31,7 @@ from soak_faults import FAULTS
 from tars import patch
 
 from dist_train import shards
-from dist_train.bucket import Bucket
+from dist_train.stores.bucket import Bucket
 
 SLOW, FAST = 3.0, 0.2  # seconds slept in a step while faults come, so that the steps last as long as they do
 RATE = 40  # steps a minute

@@ -8,8 +8,8 @@ from launches import Job
 from servers import BUCKET, Seaweed
 
 from dist_train import feed
-from dist_train.bucket import Bucket
 from dist_train.settings import Config
+from dist_train.stores.bucket import Bucket
 from dist_train.view import View
 from dist_train.world import Place, World
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from dist_train import intact
+from dist_train.archive import intact
 
 RATE = 16000
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_train import acoustics, bank
-from dist_train.acoustics import NoiseDraws, ReverbDraws
-from dist_train.bank import Bank, Rooms
+from dist_train.effects import acoustics, bank
+from dist_train.effects.acoustics import NoiseDraws, ReverbDraws
+from dist_train.effects.bank import Bank, Rooms
 from dist_train.settings import Noise, Reverb
 from dist_train.window import PLAN
 

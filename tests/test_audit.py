@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import pack, wav
 
-from dist_train import audit, division, hearing, leaks, ledger, lookup, prints, shards, twins
-from dist_train.division import Division
-from dist_train.ledger import Ledger
+from dist_train import shards
+from dist_train.inspection import audit, division, hearing, leaks, ledger, lookup, prints, twins
+from dist_train.inspection.division import Division
+from dist_train.inspection.ledger import Ledger
 
 RATE = 16000
 Run = Callable[..., subprocess.CompletedProcess[str]]

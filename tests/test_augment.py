@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_train import augment
+from dist_train.effects.gaussian import gaussian, noise_keys
 from dist_train.frontend import FrontEnd
-from dist_train.gaussian import gaussian, noise_keys
 from dist_train.settings import Audio, Augment, Features, Mixup, SpecAugment
 from dist_train.window import train_windows
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tars import rewrite
 
-from dist_train import bank
-from dist_train.options import Options
+from dist_train.assembly.options import Options
+from dist_train.effects import bank
 from dist_train.packing import pack
 from dist_train.settings import Audio, Noise, Reverb
 

@@ -10,17 +10,17 @@ import torchaudio
 from clips import index_rows, raw_batch, sound
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dist_train.archive.row import CODECS
 from dist_train.batched import Batched
 from dist_train.batched.kaldi import Kaldi
 from dist_train.batched.polyphase import Polyphase
+from dist_train.effects.gaussian import gaussian, noise_keys
+from dist_train.effects.mixing import Pairs, alone, mix
 from dist_train.frontend import FrontEnd
-from dist_train.gaussian import gaussian, noise_keys
-from dist_train.mixing import Pairs, alone, mix
-from dist_train.norm import frame_sums, statistics
 from dist_train.order import GOLDEN, mix64
 from dist_train.resample import Ratio
-from dist_train.row import CODECS
 from dist_train.settings import Audio, Augment, Features, Mixup, SpecAugment
+from dist_train.spectra.norm import frame_sums, statistics
 from dist_train.window import eval_windows, full_windows, train_windows
 
 PCM = [codec for codec in CODECS if codec < CODECS.FILE]

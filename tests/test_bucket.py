@@ -8,7 +8,7 @@ import pytest
 from faulty import FAULTS, Faulty
 from servers import Seaweed, free_ports
 
-from dist_train.bucket import Bucket, Unreachable
+from dist_train.stores.bucket import Bucket, Unreachable
 
 DATA = bytes(range(256)) * 40
 

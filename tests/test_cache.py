@@ -21,14 +21,15 @@ from servers import Seaweed
 from stores import upload
 from tars import pack, patch, wav
 
-from dist_train import cache, cached, shards, source
-from dist_train.ahead import Pass
-from dist_train.bucket import Bucket
-from dist_train.cache import Cache, Full, Shard
-from dist_train.claims import Claims, held
+from dist_train import shards
 from dist_train.feed import ahead, opened, windows
 from dist_train.reader import Reader
 from dist_train.settings import Config
+from dist_train.stores.bucket import Bucket
+from dist_train.supply import cache, cached, source
+from dist_train.supply.ahead import Pass
+from dist_train.supply.cache import Cache, Full, Shard
+from dist_train.supply.claims import Claims, held
 from dist_train.view import View, choose
 from dist_train.world import Place, World
 

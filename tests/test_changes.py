@@ -11,11 +11,11 @@ from clips import index_rows, raw_batch, sound
 from launches import Job, arguments, make_shards, train
 from test_batched import CHANGES, Watched, batch, same_but_features
 
-from dist_train import chosen
 from dist_train.batched import Batched
 from dist_train.config import check
+from dist_train.effects import chosen
+from dist_train.effects.scene import Scene
 from dist_train.frontend import FrontEnd
-from dist_train.scene import Scene
 from dist_train.settings import Audio, Augment, Codec, Cut, CutMix, Features, Mixup, Pass, SpecAugment, Stretch, White
 from dist_train.settings.effects import traceless
 from dist_train.window import train_windows

@@ -10,7 +10,7 @@ from same import assert_same_end
 from servers import BUCKET, Seaweed
 from stores import upload
 
-from dist_train.options import Options
+from dist_train.assembly.options import Options
 from dist_train.packing import pack
 
 pytestmark = pytest.mark.full

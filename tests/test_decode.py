@@ -5,9 +5,9 @@ import pytest
 import torch
 from clips import encode, index_rows, raw_batch, sound
 
+from dist_train.archive.row import CODECS
 from dist_train.decode import mix, pcm
 from dist_train.frontend import FrontEnd
-from dist_train.row import CODECS
 from dist_train.settings import Audio, Augment, Features
 from dist_train.window import eval_windows
 

@@ -19,11 +19,13 @@ import pytest
 import soundfile
 from servers import Seaweed
 
-from dist_train import check, indexing, scanned, scratch
-from dist_train.bucket import Bucket
-from dist_train.options import Options
+from dist_train import check
+from dist_train.archive import scanned
+from dist_train.assembly.options import Options
 from dist_train.packing import pack
-from dist_train.part import Part
+from dist_train.stores import indexing, scratch
+from dist_train.stores.bucket import Bucket
+from dist_train.stores.part import Part
 
 RATE = 8000
 Run = Callable[..., subprocess.Popen[str]]

@@ -16,10 +16,11 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from launches import Run, make_shards, train
 
-from dist_train import packlist, saved, trials
+from dist_train import saved, trials
 from dist_train import shards as shard_sets
+from dist_train.assembly import packlist
 from dist_train.embeddings import embed
-from dist_train.samples import Sample
+from dist_train.sources.samples import Sample
 from dist_train.view import VIEW_ROW, choose
 from dist_train.world import Place, World
 

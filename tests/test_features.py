@@ -13,9 +13,9 @@ from clips import index_rows, raw_batch, sound
 from dist_train.config import check
 from dist_train.features import Fbank
 from dist_train.frontend import FrontEnd
-from dist_train.norm import frame_sums, normalise, statistics
 from dist_train.presets import PRESETS, preset
 from dist_train.settings import Audio, Augment, Features, Mixup, Noise, Reverb, SpecAugment
+from dist_train.spectra.norm import frame_sums, normalise, statistics
 from dist_train.window import eval_windows, full_windows, train_windows
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from servers import Seaweed
 from stores import train_through_restarts, upload, window_bytes
 
 from dist_train import config, feed, packing
-from dist_train.options import Options
+from dist_train.assembly.options import Options
 
 pytestmark = pytest.mark.full
 

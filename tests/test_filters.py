@@ -10,7 +10,7 @@ from clips import plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_train import chosen, filters
+from dist_train.effects import chosen, filters
 from dist_train.settings import Codec, Pass, White
 
 RATE = 16000

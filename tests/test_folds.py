@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_train import folds
+from dist_train.sources import folds
 
 
 def _alone(count: int) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dist_train import hostlist
+from dist_train.hosts import hostlist
 
 
 @pytest.mark.parametrize(

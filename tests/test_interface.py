@@ -8,7 +8,7 @@ from pathlib import Path
 import hosts
 import pytest
 
-from dist_train import interface
+from dist_train.hosts import interface
 
 LOOK = "import sys; from dist_train import interface; print(interface.toward(sys.argv[1], 29500))"
 

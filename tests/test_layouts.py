@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dist_train import classes, layouts
-from dist_train.samples import Sample
+from dist_train.sources import classes, layouts
+from dist_train.sources.samples import Sample
 
 HEADER = "path,label,fold,group,split,start,end\n"
 

@@ -7,7 +7,7 @@ from clips import plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_train import masks
+from dist_train.effects import masks
 from dist_train.settings import SpecAugment
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import torch.distributed as dist
 
-from dist_train import meeting
+from dist_train.hosts import meeting
 
 RANKS = 5
 

@@ -13,9 +13,9 @@ from launches import Job, arguments, train
 from same import assert_same_end
 from servers import BUCKET, Seaweed
 
-from dist_train import mirror, owner
-from dist_train.bucket import Bucket
-from dist_train.mirror import Mirror
+from dist_train.hosts import mirror, owner
+from dist_train.hosts.mirror import Mirror
+from dist_train.stores.bucket import Bucket
 
 LENGTH = ("run.max_steps=24", "evaluation.every_epochs=7", "data.valid_folds=[2]")
 EVERY_STEP = "checkpoint.every_minutes=1e-6"

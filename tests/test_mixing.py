@@ -5,9 +5,9 @@ import pytest
 import torch
 from clips import plan_of
 
-from dist_train import mixing
-from dist_train.acoustics import loudness
-from dist_train.mixing import Pairs
+from dist_train.effects import mixing
+from dist_train.effects.acoustics import loudness
+from dist_train.effects.mixing import Pairs
 from dist_train.settings import Augment, CutMix, Mixup
 
 

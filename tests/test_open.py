@@ -9,7 +9,7 @@ import pytest
 from tars import pack, samples
 
 from dist_train import shards
-from dist_train.row import ROW
+from dist_train.archive.row import ROW
 
 
 @pytest.fixture

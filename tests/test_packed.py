@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from tars import rewrite
 
 from dist_train import check as checking
-from dist_train import indexing, npy, packed, systems, weights
+from dist_train import packed, systems, weights
 from dist_train import saved as saved_runs
+from dist_train.archive import npy
+from dist_train.archive.row import CODECS, OLD_ROW, ROW
+from dist_train.assembly.options import Options
 from dist_train.batched import Batched
 from dist_train.config import check
 from dist_train.embeddings import embed
@@ -26,14 +29,13 @@ from dist_train.engine import Engine
 from dist_train.evaluate import clip_windows, evaluate
 from dist_train.feed import views, windows
 from dist_train.frontend import FrontEnd
-from dist_train.options import Options
 from dist_train.packing import Report, pack
 from dist_train.parts import Parts
 from dist_train.reader import Reader
-from dist_train.row import CODECS, OLD_ROW, ROW
 from dist_train.settings import Config
 from dist_train.shards import open_set
 from dist_train.storage import Files
+from dist_train.stores import indexing
 from dist_train.view import choose
 from dist_train.world import Place, World
 

@@ -16,9 +16,9 @@ import webdataset
 from numpy.typing import NDArray
 
 from dist_train import shards
-from dist_train.indexing import LEFT_OUT
-from dist_train.options import Options
+from dist_train.assembly.options import Options
 from dist_train.packing import Report, pack
+from dist_train.stores.indexing import LEFT_OUT
 
 RATE = 8000
 

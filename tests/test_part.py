@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from dist_train import indexing, part, scan
-from dist_train.options import Options
+from dist_train.archive import scan
+from dist_train.assembly.options import Options
 from dist_train.packing import pack
-from dist_train.part import Part
+from dist_train.stores import indexing, part
+from dist_train.stores.part import Part
 
 RATE = 8000
 
@@ -142,7 +143,7 @@ def test_other_lists_and_options_are_refused(source: Path, tmp_path: Path) -> No
 def test_who_would_write_the_same_shards_is_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Part, theirs: str, refused: bool
 ) -> None:
-    monkeypatch.setattr("dist_train.permit.PASSING", 0.1)
+    monkeypatch.setattr("dist_train.assembly.permit.PASSING", 0.1)
     pack(source, tmp_path / "out", options(part=Part(1, 3)))
     with filelock.FileLock(tmp_path / "out/.packing" / theirs):
         if refused:

@@ -9,9 +9,10 @@ import pytest
 import soundfile
 from test_layouts import put, write
 
-from dist_train import layouts, shards
-from dist_train.options import Options
+from dist_train import shards
+from dist_train.assembly.options import Options
 from dist_train.packing import pack
+from dist_train.sources import layouts
 
 
 def found(root: Path, *fields: str, **chosen: Any) -> list[tuple[Any, ...]]:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from launches import make_shards, settings
 from tars import pack
 
-from dist_train import feed, shards, source
+from dist_train import feed, shards
 from dist_train.feed import windows
-from dist_train.ranges import IN_FLIGHT, LONGEST, Ranges, spans
 from dist_train.reader import RawBatch, Reader
+from dist_train.supply import source
+from dist_train.supply.ranges import IN_FLIGHT, LONGEST, Ranges, spans
 from dist_train.view import View, choose
 from dist_train.world import Place, World
 

@@ -13,10 +13,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dist_train.archive.row import BYTES, CODECS
 from dist_train.compressed import decode
 from dist_train.payload import Buffer, Payload
 from dist_train.reader import Reader
-from dist_train.row import BYTES, CODECS
 from dist_train.storage import Files, copied_read, local, locked_read, system_read, vector_read
 from dist_train.window import PLAN
 

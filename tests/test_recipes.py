@@ -7,7 +7,7 @@ import encoders
 import pytest
 from launches import Job
 
-from dist_train import layouts
+from dist_train.sources import layouts
 
 LONG = ("esc10", "esc50", "speechcommands", "urbansound8k")  # what they are made of, others have too
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.yaml"))

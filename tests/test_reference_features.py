@@ -13,9 +13,9 @@ import torch
 from dist_train.batched.kaldi import Kaldi
 from dist_train.config import check
 from dist_train.features import extractor
-from dist_train.norm import normalise
 from dist_train.resample import Resampler, rate_ratio, speed_ratio
 from dist_train.settings import Audio, Features
+from dist_train.spectra.norm import normalise
 
 CPU = torch.device("cpu")
 KALDI = {  # torchaudio.compliance.kaldi's argument -> ours

@@ -16,8 +16,9 @@ from same import assert_same_end
 from servers import Nginx, Seaweed
 from stores import train_through_restarts, upload, window_bytes
 
-from dist_train import feed, remote, shards
-from dist_train.bucket import Bucket
+from dist_train import feed, shards
+from dist_train.stores import remote
+from dist_train.stores.bucket import Bucket
 
 SIDE = ("index.npy", "activity.npy", "keys.npy", "keys.bin")
 LENGTH = ("run.epochs=3", "optim.ema=0.9", "checkpoint.every_minutes=1e-6")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dist_train.order import Order, group_bounds, rank_groups
-from dist_train.route import Route
+from dist_train.supply.route import Route
 
 
 def walked(order: Order, consumed: int, total: int, batch_size: int, ranks: range, world: int) -> dict:

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from dist_train.scene import Scene
+from dist_train.effects.scene import Scene
 from dist_train.settings import Audio, Augment, Noise, Reverb
 from dist_train.window import PLAN
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tars import RATE, chunk, pack, riff, samples, tone, wav
 
 from dist_train import shards
-from dist_train.label import group
-from dist_train.row import CODECS, ROW
-from dist_train.scan import split_name
+from dist_train.archive.label import group
+from dist_train.archive.row import CODECS, ROW
+from dist_train.archive.scan import split_name
 
 CODED = [("WAV", "PCM_16", "wav", CODECS.S16), ("FLAC", "PCM_16", "flac", CODECS.FILE)]
 CODED += [("OGG", "VORBIS", "ogg", CODECS.FILE), ("OGG", "OPUS", "opus", CODECS.FILE)]
@@ -256,7 +256,7 @@ def test_links_and_equal_shards_are_refused(folder):
 
 
 def test_the_index_is_the_same_bytes_for_any_workers(folder, monkeypatch):
-    monkeypatch.setattr("dist_train.index.WORTH_PROCESSES", 0)
+    monkeypatch.setattr("dist_train.archive.index.WORTH_PROCESSES", 0)
     marks = []
     indexed = []
     for workers in (1, 2):
@@ -277,7 +277,7 @@ def test_the_fingerprint_is_of_shards_rows_and_classes(folder):
 def test_a_crash_while_writing_leaves_no_index(folder, monkeypatch):
     shards.build(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("dist_train.index.os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr("dist_train.archive.index.os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             shards.build(folder)
     with pytest.raises(ValueError, match="no index"):

@@ -13,8 +13,9 @@ import pytest
 from launches import PATIENCE, Job, arguments, fork, train
 from pytest import MonkeyPatch
 
-from dist_train import owner, shared
-from dist_train.owner import FileMark, Owner
+from dist_train import shared
+from dist_train.hosts import owner
+from dist_train.hosts.owner import FileMark, Owner
 from dist_train.runs import RunFolder
 from dist_train.world import start
 

@@ -13,9 +13,9 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_train import mel, spectrogram
 from dist_train.settings import Audio, Features
-from dist_train.spectrogram import Spectrogram
+from dist_train.spectra import mel, spectrogram
+from dist_train.spectra.spectrogram import Spectrogram
 
 CPU = torch.device("cpu")
 WINDOWS = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tars import pack, wav
 
-from dist_train import clipping, hearing, shards, stats
+from dist_train import shards
+from dist_train.inspection import clipping, hearing, stats
 
 RATE = 16000
 

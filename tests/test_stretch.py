@@ -10,9 +10,9 @@ from clips import plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_train import chosen
+from dist_train.effects import chosen
+from dist_train.effects.stretch import StretchDraws, stretch, stretch_draws, vocoded
 from dist_train.settings import Stretch
-from dist_train.stretch import StretchDraws, stretch, stretch_draws, vocoded
 
 
 def reference(sound_CT: torch.Tensor, rate: float, fft: int) -> torch.Tensor:

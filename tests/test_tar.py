@@ -6,7 +6,7 @@ import tarfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_train.tar import Damage, walk
+from dist_train.archive.tar import Damage, walk
 
 
 @given(st.integers(1, 3), st.binary(min_size=1, max_size=600))

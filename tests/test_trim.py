@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dist_train import trim
-from dist_train.options import Options
+from dist_train.assembly import trim
+from dist_train.assembly.options import Options
 from dist_train.packing import Report, pack
 
 RATE = 8000

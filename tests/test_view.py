@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tars import pack, samples
 
 from dist_train import shards
-from dist_train.row import ROW
+from dist_train.archive.row import ROW
 from dist_train.view import choose
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tars import RATE, chunk, riff, tone, wav
 
-from dist_train import level
-from dist_train.row import CODECS
-from dist_train.wav import alaw_table, is_wav, mulaw_table, parse
+from dist_train.archive import level
+from dist_train.archive.row import CODECS
+from dist_train.archive.wav import alaw_table, is_wav, mulaw_table, parse
 
 SUBTYPES = {
     "PCM_U8": CODECS.U8,

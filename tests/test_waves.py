@@ -11,9 +11,9 @@ from clips import SUBTYPES, encode, index_rows, raw_batch, sound
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dist_train.archive.row import CODECS
 from dist_train.decode import mix
 from dist_train.resample import Resamplers
-from dist_train.row import CODECS
 from dist_train.settings import Audio, Augment
 from dist_train.waves import Waves, fill
 from dist_train.window import PLAIN, eval_windows, train_windows

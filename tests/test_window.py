@@ -11,8 +11,8 @@ from clips import index_rows, raw_batch, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dist_train.archive.row import CODECS
 from dist_train.resample import Resamplers
-from dist_train.row import CODECS
 from dist_train.settings import Audio, Augment, Cut
 from dist_train.waves import Waves
 from dist_train.window import PLAIN, eval_windows, full_windows, train_windows

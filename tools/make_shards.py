@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background of a shell SIGINT itself is ignored
-    from dist_train import inquiry
+    from dist_train.inspection import inquiry
 
     commands = {"pack": pack, "index": index, "check": check, "audit": inquiry.audit, "stats": inquiry.stats}
     try:
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Every option of the commands."""
-    from dist_train import inquiry
+    from dist_train.inspection import inquiry
 
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True)
@@ -145,9 +145,10 @@ def place(text: str) -> Path | str:
 
 def pack(options: argparse.Namespace) -> int:
     """Pack, then say what is there."""
-    from dist_train import packing, part, screen
-    from dist_train.indexing import LEFT_OUT
-    from dist_train.options import Options
+    from dist_train import packing, screen
+    from dist_train.assembly.options import Options
+    from dist_train.stores import part
+    from dist_train.stores.indexing import LEFT_OUT
 
     options.part = part.parse(options.part)
     chosen = {name: value for name, value in vars(options).items() if name not in ("command", "source", "dest")}
@@ -190,7 +191,8 @@ def summary(report: "Report") -> Iterator[str]:
 
 def index(options: argparse.Namespace) -> int:
     """Index a folder of tars."""
-    from dist_train import indexing, screen
+    from dist_train import screen
+    from dist_train.stores import indexing
 
     with screen.bar() as progress:
         count = partial(progress, "index")

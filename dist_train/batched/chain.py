@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as gain
-from dist_train import mixing, packed
-from dist_train.acoustics import loudness
+from dist_train import packed
+from dist_train.archive.row import BYTES, CODECS
 from dist_train.batched import columns as column
 from dist_train.batched.kaldi import Kaldi
 from dist_train.batched.pcm import Pcm
 from dist_train.batched.polyphase import Polyphase
 from dist_train.batched.program import Kind, Program, dithers
 from dist_train.decode import Rows
+from dist_train.effects import mixing
+from dist_train.effects.acoustics import loudness
 from dist_train.features import extractor
 from dist_train.packed import Stored
 from dist_train.payload import ALIGN, RawBatch
 from dist_train.precision import exact
 from dist_train.resample import Ratio, rate_ratio, speed_ratio
-from dist_train.row import BYTES, CODECS
 from dist_train.settings import Audio, Augment, Features
 from dist_train.window import PLAIN, window_samples
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_train import augment as change
-from dist_train import masks
 from dist_train.decode import Rows, to_device
-from dist_train.gaussian import noise_keys
-from dist_train.mixing import Pairs
+from dist_train.effects import masks
+from dist_train.effects.gaussian import noise_keys
+from dist_train.effects.mixing import Pairs
 from dist_train.order import uniform
 from dist_train.resample import Ratio
 from dist_train.settings import Audio, Augment, CutMix

@@ -8,9 +8,9 @@ In: (rows, samples). Out: (rows, frames, bins).
 import torch
 from torch import Tensor
 
-from dist_train import mel
 from dist_train.features import Fbank, log_energy
 from dist_train.settings import Audio, Features
+from dist_train.spectra import mel
 
 
 class Kaldi:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from dist_train.archive.row import BYTES, CODECS
 from dist_train.decode import alaw_table, mulaw_table
-from dist_train.row import BYTES, CODECS
 
 Columns = Mapping[str, Tensor]
 

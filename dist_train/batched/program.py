@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dist_train.archive.row import CODECS
 from dist_train.batched.pcm import Pcm
 from dist_train.batched.polyphase import Polyphase, corner
-from dist_train.gaussian import gaussian
-from dist_train.masks import filling
-from dist_train.mixing import pressures
-from dist_train.norm import normalise
-from dist_train.row import CODECS
+from dist_train.effects.gaussian import gaussian
+from dist_train.effects.masks import filling
+from dist_train.effects.mixing import pressures
 from dist_train.settings import Augment, Features
+from dist_train.spectra.norm import normalise
 
 Columns = Mapping[str, Tensor]
 

@@ -140,7 +140,7 @@ def recordings(work: Work) -> Path:
 
 def packed(work: Work, codec: str) -> Path:
     """The recordings as shards: `original` (bytes as they are) or `pcm16` (16 kHz)."""
-    from dist_train.options import Options
+    from dist_train.assembly.options import Options
     from dist_train.packing import pack
 
     listed, dest = recordings(work), work.folder / f"packed-{codec}"

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from dist_train import augment as change
-from dist_train import masks
 from dist_train.bench import chain, fbank, material, reading, roof, training
 from dist_train.bench.pair import Side, seconds
 from dist_train.bench.row import Row, Work
+from dist_train.effects import masks
 from dist_train.frontend import FrontEnd
-from dist_train.norm import normalise
 from dist_train.reader import Reader
 from dist_train.resample import Resamplers
 from dist_train.settings import Audio, Augment, Features, SpecAugment
+from dist_train.spectra.norm import normalise
 from dist_train.storage import Files
 from dist_train.waves import Waves
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_train import row
+from dist_train.archive import row
 from dist_train.bench.row import Row, Work
 from dist_train.order import Order, group_bounds, rank_groups
 from dist_train.settings import Config

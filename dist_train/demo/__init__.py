@@ -15,8 +15,8 @@ from filelock import FileLock
 from numpy.random import PCG64, Generator, SeedSequence
 
 from dist_train import packing
-from dist_train.jobs import Progress
-from dist_train.options import Options
+from dist_train.assembly.jobs import Progress
+from dist_train.assembly.options import Options
 
 from . import mixtures
 from .scene import Recording

@@ -1,0 +1,196 @@
+"""Scored clips -> in which interval each score lies, by the bootstrap: what if the clips had been others like these?
+
+    clips, or groups of clips -> drawn with replacement, as many as there are -> scores of each draw -> interval
+
+Clips of one recording or speaker are not independent: where groups are known it is they that are drawn, and the
+interval is as wide as it should be. Percentiles are bias-corrected (Efron 1981, BC): the calibration error of a draw
+is larger than that of the clips it is drawn from. Where drawing a ranking would take minutes, its interval is the
+normal one of the same variance to first order (infinitesimal jackknife).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dist_train import scores
+from dist_train.scored import Scored
+from dist_train.scores import Floats
+from dist_train.scoring import tallies
+from dist_train.scoring.figures import right, truth_of
+from dist_train.scoring.ranking import Ranking
+from dist_train.scoring.tallies import Tally
+
+DRAWS, LEVEL = 1000, 0.95
+RANKED = ("map", "micro_map", "auc", "d_prime")
+_CHUNK = 1 << 22  # weights at once, 32 MB
+_MOST = 2e8  # clips times classes times draws of a ranking: some ten seconds
+_NORMAL = NormalDist()
+
+Interval = tuple[float, float]
+Ids = NDArray[np.int64]
+
+
+def bootstrap(
+    scored: Scored,
+    names: Sequence[str],
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+    groups: NDArray[np.unsignedinteger] | None = None,
+) -> dict[str, Interval]:
+    """Interval of each score of `names` (those of `figures.of(...).values`) by name; NaN where it means nothing.
+
+    `groups`: (N,) the group of each clip, 0 for none, as in the index; None: clips are drawn. Where all clips are right
+    no draw can differ; the accuracy's interval is then the exact binomial one of as many draws as there are groups.
+    """
+    unit_N = units(groups)
+    found = {name: _interval(*values, level) for name, values in _drawn(scored, names, draws, seed, unit_N).items()}
+    if "accuracy" in found:
+        found["accuracy"] = _bounded(found["accuracy"], right(scored), unit_N, level)
+    return found
+
+
+def difference(
+    first: Scored,
+    second: Scored,
+    names: Sequence[str],
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+    groups: NDArray[np.unsignedinteger] | None = None,
+) -> dict[str, Interval]:
+    """Interval of `second` minus `first`, both scored on the same clips in the same order: each draw is of both."""
+    assert first.keys.tolist() == second.keys.tolist(), "clips are matched before"
+    unit_N = units(groups)
+    one, two = (_drawn(scored, names, draws, seed, unit_N, paired=True) for scored in (first, second))
+    return {name: _interval(two[name][0] - one[name][0], two[name][1] - one[name][1], level) for name in names}
+
+
+def units(groups: NDArray[np.unsignedinteger] | None) -> Ids | None:
+    """(N,) what is drawn together, from 0 on, a clip without a group (0) alone; None where each clip is alone."""
+    if groups is None or not (groups > 0).any():
+        return None
+    unit_N = np.empty(len(groups), np.int64)
+    names, unit_N[groups > 0] = np.unique(groups[groups > 0], return_inverse=True)
+    unit_N[groups == 0] = len(names) + np.arange((groups == 0).sum())
+    return unit_N if int(unit_N.max()) + 1 < len(groups) else None
+
+
+def _drawn(
+    scored: Scored, names: Sequence[str], draws: int, seed: int, unit_N: Ids | None, paired: bool = False
+) -> dict[str, tuple[float, Floats]]:
+    """Each score, and it in all draws. `paired`: the draws of two that have the same clips are the same."""
+    found: dict[str, tuple[float, Floats]] = {}
+    if ranked := [name for name in names if name in RANKED]:
+        found |= _rankings(scored, ranked, draws, seed, unit_N)
+    for name in names:
+        if name not in found:
+            tally = tallies.of(scored, name)
+            parts = [tally.values(counts) for counts in _counts(tally, draws, seed, unit_N, paired)]
+            whole = tally.values(np.bincount(tally.cell_N, minlength=tally.size)[None].astype(np.float64))
+            found |= {key: (float(whole[key][0]), np.concatenate([part[key] for part in parts])) for key in whole}
+    return {name: found[name] for name in names}
+
+
+def _counts(tally: Tally, draws: int, seed: int, unit_N: Ids | None, paired: bool) -> Iterator[Floats]:
+    """Some (d, cells) of all draws at a time."""
+    clips = len(tally.cell_N)
+    if unit_N is None and not paired and 6 * tally.size < clips:  # a binomial a cell costs as much as six clips
+        share_K = np.bincount(tally.cell_N, minlength=tally.size) / clips
+        random, rows = np.random.default_rng(seed), max(1, _CHUNK // tally.size)
+        for start in range(0, draws, rows):
+            yield random.multinomial(clips, share_K, min(rows, draws - start)).astype(np.float64)
+        return
+    for weight_DN in _weights(clips, draws, seed, unit_N):
+        yield tallies.summed(weight_DN, tally.cell_N, tally.size)
+
+
+def _weights(clips: int, draws: int, seed: int, unit_N: Ids | None) -> Iterator[Floats]:
+    """How often each clip is in a draw, some (d, clips) at a time; the same whatever they are wanted for."""
+    random, count = np.random.default_rng(seed), clips if unit_N is None else int(unit_N.max()) + 1
+    rows = max(1, _CHUNK // clips)
+    for start in range(0, draws, rows):
+        some = min(rows, draws - start)
+        taken = random.integers(0, count, (some, count)) + np.arange(some)[:, None] * count
+        weight_DU = np.bincount(taken.ravel(), minlength=some * count).reshape(some, count).astype(np.float64)
+        yield weight_DU if unit_N is None else weight_DU[:, unit_N]
+
+
+def _rankings(
+    scored: Scored, names: Sequence[str], draws: int, seed: int, unit_N: Ids | None
+) -> dict[str, tuple[float, Floats]]:
+    """Scores that rest on the order of clips, in all draws; beyond _MOST in as many quantiles of a normal law."""
+    clips, width = scored.probability_NC.shape
+    parts = [("micro_map", [Ranking(scored.probability_NC.ravel(), scored.truth.ravel() > 0)])]
+    parts = parts if "micro_map" in names and scored.truth.any() else []
+    if set(names) - {"micro_map"}:
+        columns = [(truth_of(scored, one), scored.probability_NC[:, one]) for one in range(width)]
+        kept = [Ranking(score_N, truth_N) for truth_N, score_N in columns if truth_N.any()]
+        parts += [("map", kept)] if "map" in names else []
+        parts += [("auc", [one for one in kept if not one.truth.all()])] if {"auc", "d_prime"} & set(names) else []
+    found = {name: (math.nan, np.full(draws, np.nan)) for name in names}
+    for name, rankings in parts:
+        if rankings and clips * len(rankings) * draws * (width if name == "micro_map" else 1) <= _MOST:
+            found[name] = _sampled(name, rankings, draws, seed, unit_N, clips)
+        elif rankings:
+            found[name] = _linear(name, rankings, draws, unit_N, clips)
+    if "d_prime" in names and "auc" in found:
+        value, drawn = found["auc"]
+        found["d_prime"] = scores.d_prime(value), np.array([scores.d_prime(float(one)) for one in drawn])
+    return found
+
+
+def _sampled(
+    name: str, rankings: Sequence[Ranking], draws: int, seed: int, unit_N: Ids | None, clips: int
+) -> tuple[float, Floats]:
+    def value(weight_DN: Floats) -> Floats:
+        values = [_ranked(name, one, _spread(weight_DN, one)) for one in rankings]
+        return np.nanmean(np.stack(values), axis=0) if len(values) > 1 else values[0]
+
+    drawn = [value(weight_DN) for weight_DN in _weights(clips, draws, seed, unit_N)]
+    return float(value(np.ones((1, clips)))[0]), np.concatenate(drawn)
+
+
+def _linear(name: str, rankings: Sequence[Ranking], draws: int, unit_N: Ids | None, clips: int) -> tuple[float, Floats]:
+    """Quantiles of the normal law whose variance is the sum of the units' squared influences."""
+    value = float(np.mean([_ranked(name, one, np.ones((1, len(one.order))))[0] for one in rankings]))
+    influence_N = np.zeros(clips)
+    for one in rankings:
+        moved = one.area_influence() if name == "auc" else one.precision_influence()
+        influence_N += moved.reshape(clips, -1).sum(1) / len(rankings)
+    influence_U = influence_N if unit_N is None else np.bincount(unit_N, influence_N)
+    law = NormalDist(value, max(float(np.sqrt((influence_U**2).sum())), 1e-300))
+    return value, np.array([law.inv_cdf((number + 0.5) / draws) for number in range(draws)])
+
+
+def _ranked(name: str, ranking: Ranking, weight_DN: Floats) -> Floats:
+    return ranking.area(weight_DN) if name == "auc" else ranking.average_precision(weight_DN)
+
+
+def _spread(weight_DN: Floats, ranking: Ranking) -> Floats:
+    """Weights of clips as those of all their labels, where these are ranked together."""
+    return np.repeat(weight_DN, len(ranking.order) // weight_DN.shape[1], axis=1)
+
+
+def _interval(value: float, drawn: Floats, level: float) -> Interval:
+    """Bias-corrected percentiles of the draws in which the score means something."""
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn) or math.isnan(value):
+        return math.nan, math.nan
+    below = float((drawn < value).mean() + (drawn == value).mean() / 2)
+    shift = 2 * _NORMAL.inv_cdf(min(max(below, 0.5 / len(drawn)), 1 - 0.5 / len(drawn)))
+    ends = (_NORMAL.cdf(shift + _NORMAL.inv_cdf(share)) for share in ((1 - level) / 2, (1 + level) / 2))
+    low, high = np.quantile(drawn, list(ends))
+    return float(low), float(high)
+
+
+def _bounded(interval: Interval, right_N: NDArray[np.bool_], unit_N: Ids | None, level: float) -> Interval:
+    """Clopper and Pearson's interval where all draws are alike."""
+    if right_N.any() and not right_N.all():
+        return interval
+    count = len(right_N) if unit_N is None else int(unit_N.max()) + 1
+    edge = ((1 - level) / 2) ** (1 / count)
+    return (edge, 1.0) if right_N.all() else (0.0, 1 - edge)

@@ -1,0 +1,1 @@
+"""Waveforms -> spectral features, and their normalisation."""
