@@ -128,6 +128,8 @@ def lived(model: models.Model) -> models.Model:
             module.running_var.uniform_(0.5, 1.5)
             if module.affine:
                 nn.init.normal_(module.bias, 0, 0.3)
+                if not module.weight.any():  # of a block that begins as its shortcut
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
     return model.eval()
 
 
