@@ -128,6 +128,8 @@ def lived(model: models.Model) -> models.Model:
             module.running_var.uniform_(0.5, 1.5)
             if module.affine:
                 nn.init.normal_(module.bias, 0, 0.3)
+                if not module.weight.any():  # of a block that begins as its shortcut
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
     return model.eval()
 
 
@@ -161,6 +163,7 @@ TINY: dict[str, tuple[int, dict[str, Any]]] = {
     "eres2net": (20, _RES2),
     "eres2netv2": (20, _RES2),
     "resnet_se": (20, _RES2),
+    "resnet_mini": (20, {"channels": 8}),
     "res2net": (20, _RES2),
     "tdnn": (20, {"channels": 16, "embedding": 8}),
     "xvector": (20, {"channels": 16, "embedding": 8, "wide": 24}),

@@ -26,10 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from dist_train import models
 from dist_train.models import compiled, image
 from dist_train.models.panns import Panns, cnn6, cnn10, cnn14
+from dist_train.models.resnet_mini import ResNetMini
 from dist_train.models.resnetish import Resnetish, resnetish18, resnetish34, resnetish50
 from dist_train.models.vggish import Vggish
 
-Model = Panns | Resnetish | Vggish
+Model = Panns | ResNetMini | Resnetish | Vggish
 
 FIXTURES: dict[str, tuple[str, Callable[[], Model]]] = {
     "panns_cnn10": ("cnn10", lambda: cnn10(80, 7, channels=(8, 16, 24, 32), embedding=48, audioset=20)),
@@ -93,6 +94,7 @@ def test_cnn6_equals_its_operations() -> None:
         (cnn10, 5_226_361, 270_351, 4.8299),
         (cnn14, 80_782_201, 1_079_823, 7.1271),
         (Vggish, 72_142_474, 0, 3.140),
+        (ResNetMini, 692_050, 0, 0.2095),
         (resnetish18, 11_293_130, 0, 3.334),
         (resnetish34, 21_401_290, 0, 6.899),
         (resnetish50, 23_993_290, 0, 7.715),
@@ -137,6 +139,7 @@ NARROW: dict[str, tuple[str, int, Callable[[int], Model]]] = {
     "cnn10": ("cnn10", 16, lambda bins: cnn10(bins, 5, channels=4, embedding=8, audioset=0)),
     "cnn14": ("cnn14", 32, lambda bins: cnn14(bins, 5, channels=2, embedding=8)),
     "vggish": ("vggish", 8, lambda bins: Vggish(bins, 5, channels=4, embedding=8, hidden=8)),
+    "resnet_mini": ("resnet_mini", 1, lambda bins: ResNetMini(bins, 5, channels=4, blocks=(1, 2, 1, 1))),
     "resnetish18": ("resnetish", 1, lambda bins: resnetish18(bins, 5, channels=4)),
     "resnetish50": ("resnetish", 1, lambda bins: resnetish50(bins, 5, channels=2)),
 }
@@ -219,7 +222,9 @@ def test_channels_last_gives_the_same(key: str) -> None:
     torch.testing.assert_close(model.to(memory_format=torch.channels_last)(feat_BTF), expected)
 
 
-@pytest.mark.parametrize(("key", "count"), [("cnn6", 4), ("cnn14", 6), ("vggish", 6), ("resnetish50", 16)])
+@pytest.mark.parametrize(
+    ("key", "count"), [("cnn6", 4), ("cnn14", 6), ("vggish", 6), ("resnet_mini", 5), ("resnetish50", 16)]
+)
 def test_blocks_to_compile_are_found(key: str, count: int) -> None:
     assert len(compiled.blocks(_narrow(key))) == count
 
@@ -246,6 +251,7 @@ def test_traces_into_one_graph(key: str) -> None:
         (lambda: Vggish(7, 5), "vggish needs at least 8 bins and got 7"),
         (lambda: Vggish(64, 5, channels=0), "model.channels of vggish"),
         (lambda: resnetish18(64, 5, channels=(8, 8)), "four of them"),
+        (lambda: ResNetMini(64, 5, channels=(8, 8)), r"channels of resnet_mini is \[8, 8\]: take 4 positive"),
     ],
 )
 def test_wrong_settings_are_refused(build: Callable[[], Model], message: str) -> None:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.full
 EPOCHS = 2
 SETTINGS = (  # the recipe, but for the network: what is told here does not depend on it
     *("model.name=linear", "model.channels=null", "audio.seconds=3.0", f"run.epochs={EPOCHS}", "run.name=tiny"),
+    "data.batch_size=32",  # a group for each of two ranks
     *("run.threads=1", "run.timeout=240", "data.threads=1", "data.ahead=1", "log.every=1", "log.tensorboard=false"),
     *("evaluation.every_epochs=1000", "checkpoint.every_epochs=1000"),
 )

@@ -23,6 +23,7 @@ from dist_train.models.panns import Panns, cnn6, cnn10, cnn14
 from dist_train.models.pooling import ATTENTIVE
 from dist_train.models.reference import from_reference
 from dist_train.models.res2net import Res2Net
+from dist_train.models.resnet_mini import ResNetMini
 from dist_train.models.resnet_se import ResNetSE
 from dist_train.models.resnetish import Resnetish, resnetish18, resnetish34, resnetish50
 from dist_train.models.tdnn import Tdnn
@@ -43,6 +44,7 @@ Model = (
     | M5
     | Panns
     | Res2Net
+    | ResNetMini
     | ResNetSE
     | Resnetish
     | Tdnn
@@ -56,6 +58,7 @@ ARCHITECTURES: dict[str, Callable[..., Model]] = {
     "eres2net": ERes2Net,
     "eres2netv2": ERes2NetV2,
     "resnet_se": ResNetSE,
+    "resnet_mini": ResNetMini,
     "res2net": Res2Net,
     "tdnn": Tdnn,
     "xvector": Xvector,
@@ -80,6 +83,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "campplus": ("channels", "embedding", "growth", "bottleneck"),
     **dict.fromkeys(("eres2net", "eres2netv2"), (*_RES2, "expansion", "embedding_layers")),
     "resnet_se": (*_POOLED, "blocks"),
+    "resnet_mini": ("channels", "blocks", "dropout"),
     "res2net": _RES2,
     "tdnn": _POOLED,
     "xvector": (*_POOLED, "wide"),
@@ -98,7 +102,8 @@ POOLINGS: dict[str, tuple[str, ...]] = {  # the first is the default
     **dict.fromkeys(("resnet_se", "res2net", "tdnn"), segment.POOLINGS),
     "xvector": xvector.POOLINGS,
 }
-LISTS = ("ecapa", "resnet_se", "cnn6", "cnn10", "cnn14", "resnetish18", "resnetish34", "resnetish50")  # of channels
+_RESNETISH = ("resnetish18", "resnetish34", "resnetish50")
+LISTS = ("ecapa", "resnet_se", "resnet_mini", "cnn6", "cnn10", "cnn14", *_RESNETISH)  # of channels
 PICTURES = ("crnn", "cnn4")  # the channels of the audio are theirs too; to the others they are more bins
 
 
@@ -108,9 +113,10 @@ def build(name: str, bins: int, classes: int, *, sources: int = 1, **sizes: Any)
     sources     channels of the audio, whose features lie side by side in `bins`
     channels    ecapa, ecapa_wespeaker: width of the blocks, a multiple of 8 (512, or 1024), ecapa also a list: stem,
                 blocks, MFA; tdnn, xvector: of the layers (512); campplus: channels before the dense layers, a multiple
-                of 8 (128); eres2net (32), eres2netv2 (64; macls has 32), resnet_se, res2net (32): planes of the first
-                stage; cnn6, cnn10, cnn14, vggish, resnetish: of the first block, doubled by the next ones (64); cnn4:
-                the same (8); m5: of all layers (128). resnet_se, cnn6 ... and resnetish also a list, one a stage
+                of 8 (128); eres2net (32), eres2netv2 (64; macls has 32), resnet_se, res2net (32), resnet_mini (24):
+                those of the first stage; cnn6, cnn10, cnn14, vggish, resnetish: of the first block, doubled by the next
+                ones (64); cnn4: the same (8); m5: of all layers (128). resnet_se, resnet_mini, cnn6 ... and resnetish
+                also a list, one a stage
     embedding   campplus, cnn6, cnn10, xvector 512; cnn14 2048; vggish 128; linear: of a projection, or none; resnetish,
                 crnn, cnn4, m5 have one size only; 192
     pooling     `POOLINGS`; the others have one

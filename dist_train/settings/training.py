@@ -92,6 +92,7 @@ class Model(Section):
         "eres2net",
         "eres2netv2",
         "resnet_se",
+        "resnet_mini",
         "res2net",
         "tdnn",
         "xvector",
@@ -128,7 +129,9 @@ class Model(Section):
     bottleneck: Size | None = Field(None, description="campplus: channels inside a dense layer, in growths (4)")
     hidden: Size | None = Field(None, description="vggish: width of the first two linear layers (4096)")
     window: Size | None = Field(None, description="m5: frames of its last layer that are scored (all; torchaudio's 30)")
-    dropout: float | None = Field(None, ge=0, lt=1, description="cnn6, cnn10, cnn14: dropout before the head (0.1)")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout before the head: cnn6, cnn10, cnn14 (0.1), resnet_mini (0.2)"
+    )
     embedding: Size | None = Field(None, description="embedding size; default: the architecture's own")
     embedding_layers: Literal[1, 2] | None = Field(
         None, description="eres2net, eres2netv2: linear layers of the embedding (1)"
