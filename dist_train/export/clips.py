@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from dist_train import feed
-from dist_train.supply import source
 from dist_train.export.beside import Wave
 from dist_train.inference import Model
 from dist_train.inference.ahead import Bad
 from dist_train.inference.ahead import clips as decoded
+from dist_train.inference.sound import Named
 from dist_train.reader import Reader
-from dist_train.sources.recordings import SUFFIXES
 from dist_train.resample import Resamplers
+from dist_train.sources.recordings import SUFFIXES
+from dist_train.supply import source
 from dist_train.view import View
 from dist_train.waves import Waves
 from dist_train.window import full_windows
@@ -46,7 +47,7 @@ def recordings(paths: Sequence[Path], model: Model) -> Iterator[Real]:
         if not inside:
             raise ValueError(f"{path}: no recording lies there; name a file, or a folder of recordings")
         files += inside
-    for found in decoded(((str(file), file) for file in files), None, model.config.audio, None):
+    for found in decoded((Named(str(file), file) for file in files), None, model.config.audio, None):
         if isinstance(found, Bad):
             raise ValueError(str(found))
         whole = found.frames_TC.dtype == np.int16

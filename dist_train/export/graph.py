@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dist_train.effects.acoustics import SILENCE
 from dist_train.export.cut import Cut
 from dist_train.export.spectra import spectra
-from dist_train.spectra.norm import normalise
 from dist_train.saved import Saved
+from dist_train.spectra.norm import normalise
 
 
 class Graph(nn.Module):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from dist_train.edges import extended, padded, silenced
 from dist_train.export.cut import split
 from dist_train.features import EPSILON, Fbank
-from dist_train.spectra.mel import mel_bank
 from dist_train.settings import Audio, Features
+from dist_train.spectra.mel import mel_bank
 from dist_train.spectra.spectrogram import Spectrogram
 from dist_train.spectra.waveform import Waveform
 

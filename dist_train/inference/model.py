@@ -52,7 +52,7 @@ class Model:
     @property
     def origin(self) -> saved.Saved:
         """The network and its front end, in float32 as the run has them: for exports and pictures, not to change."""
-        return self._saved
+        return self._scorer.found
 
     @property
     def path(self) -> Path:
