@@ -12,7 +12,8 @@ import pytest
 from dist_train import config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "shards/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = ("README.md", "README.zh.md", "CONTRIBUTING.md", "shards/README.md")
+PAGES = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
 STARTS = (
     "./launch.sh",
     "python",

@@ -1,7 +1,7 @@
 """docs/tour.md: every command of the page is run, in order, in one folder, and prints what the page says.
 
-Fences of the page: `yaml` is a file that its first line names, `bash` holds commands, `python` a program, and `text` is
-what those before it printed: lines in their order. `...` stands for any text, `[...]` alone for lines left out, a number
+Fences of the page: `yaml` is a file that its first line names, `bash` holds commands, `python` a program, `text` what
+those before it printed: lines in their order. `...` stands for any text, `[...]` alone for lines left out, a number
 with a decimal point for any number, since they are measured. All other words and numbers must be there.
 """
 
