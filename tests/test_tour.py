@@ -2,7 +2,7 @@
 
 Fences of the page: `yaml` is a file that its first line names, `bash` holds commands, `python` a program, `text` what
 those before it printed: lines in their order. `...` stands for any text, `[...]` alone for lines left out, a number
-with a decimal point for any number, since they are measured. All other words and numbers must be there.
+with a point or comma for any such number and a class for any class, as they are measured. All else must be there.
 """
 
 import argparse
@@ -17,11 +17,13 @@ import pytest
 from stages import staged
 
 from dist_train import config
+from dist_train.demo.sources import SOURCES
 
 PAGE = Path(__file__).parents[1] / "docs/tour.md"
 PATIENCE = 280.0  # seconds for what takes a few on an idle machine
 KINDS = ("yaml", "bash", "python", "text")
-NUMBER = r"-?\d*\.\d+(?:e[-+]\d+)?"
+NUMBER = r"-?(?:\d*\.\d+(?:e[-+]\d+)?|\d+,\d{3})"
+CLASS = rf"(?:{'|'.join(SOURCES)})"
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -38,16 +40,19 @@ class Parsed(BaseException):
 
 
 def pattern(said: str) -> re.Pattern[str]:
-    """What a line of the page matches: any space for a space, any number for one with a point."""
-    parts = re.split(rf"(\.\.\.|\s+|(?<![\w.]){NUMBER}(?![\w.]*\w))", said.strip())
-    forms = {"...": ".*"}
-    return re.compile(
-        "".join(
-            forms.get(part) or (r"\s+" if part.isspace() else NUMBER if at % 2 else re.escape(part))
-            for at, part in enumerate(parts)
-            if part
-        )
-    )
+    """What a line of the page matches: spaces for spaces, and what the head says."""
+    ends = r"(?<![\w.])", r"(?![\w.]*\w)"
+    parts = re.split(rf"(\.\.\.|\s+|{ends[0]}{NUMBER}{ends[1]}|{CLASS})", said.strip())
+    return re.compile("".join(form(part) if at % 2 else re.escape(part) for at, part in enumerate(parts)))
+
+
+def form(part: str) -> str:
+    """The pattern of what may be different."""
+    if part == "...":
+        return ".*"
+    if part.isspace():
+        return r"\s+"
+    return CLASS if part in SOURCES else NUMBER
 
 
 def missing(said: str, printed: str) -> list[str]:
@@ -64,6 +69,7 @@ def write(home: Path, text: str) -> None:
 def test_lines_match_as_the_head_says() -> None:
     printed = "a  1 b 0.51\nc\nfolds: 3, 1.2e-07 s\nd 7 e"
     assert missing("a 1 b 0.75\n[...]\nfolds: 3, 9.9 s\nd ... e", printed) == []
+    assert missing("siren: 0.75", "drilling:  0.5") == []
     assert missing("a 2 b 0.75", printed) == ["a 2 b 0.75"]
     assert missing("d 7 e\nc", printed) == ["c"]
     assert missing("a 1 b 0.51 more", printed) == ["a 1 b 0.51 more"]
