@@ -46,6 +46,6 @@ def test_a_file_and_a_cross_validation(tmp_path: Path) -> None:
     inner = tmp_path / "seed-0" / "fold-1"
     inner.mkdir(parents=True)
     (inner / "config.yaml").touch()
-    with pytest.raises(ValueError, match="name one of its runs, e.g. .*seed-0/fold-1"):
+    with pytest.raises(ValueError, match=r"name one of its runs, e.g. .*seed-0/fold-1"):
         folder.trained(tmp_path)
     folder.trained(inner)
