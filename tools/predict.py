@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
 def predict(options: argparse.Namespace) -> int:
     """Find, load, predict, show."""
     checked(options)
+    from dist_train import folder
+
+    folder.trained(options.run)
     from dist_train import load, screen
     from dist_train.inference import inputs, output
 
