@@ -37,7 +37,7 @@ CHEAP: dict[str, list[str]] = {
     "preview": ["--variants", "1"],
 }
 """Command -> what is added to its examples: the same work, less of it."""
-LONG = {"bench", "crossval", "dist_train", "make_demo", "models_table", "preview"}
+LONG = {"bench", "crossval", "dist_train", "export", "make_demo", "models_table", "preview"}
 """Tools whose examples take minutes, or seconds for what tests of their own show too."""
 LATER = ("s3://", "/data/", "/shared/")
 """In lines that only the long test runs."""
