@@ -31,6 +31,7 @@ from dist_train.export.graph import Graph
 from dist_train.export.spectra import Frames, Power
 from dist_train.frontend import FrontEnd
 from dist_train.inference import Model, load
+from dist_train.inference.scorer import Scorer
 from dist_train.settings import Augment, Config
 from dist_train.view import VIEW_ROW
 from dist_train.window import eval_windows
@@ -62,7 +63,7 @@ def _model(settings: Config, network: torch.nn.Module | None = None) -> Model:
         torch.manual_seed(2)
         network = models.build(settings.model.name, front.bins, len(CLASSES), sources=front.channels)
     found = saved.Saved(settings, CLASSES, network.eval().requires_grad_(False), front, Path("step-1.pt"))
-    return Model(found, torch.device("cpu"), None, exact=False)
+    return Model(Scorer(found, padded=False), None)
 
 
 def _eager(model: Model) -> beside.Answer:
