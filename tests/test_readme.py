@@ -2,18 +2,16 @@
 
 import re
 import shlex
-import subprocess
-import sys
-from functools import cache
 from pathlib import Path
 
+import helps
 import pytest
 
 from dist_train import config
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("README.md", "README.zh.md", "CONTRIBUTING.md", "shards/README.md")
-PAGES = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
+ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh.md"
+PAGES = [ENGLISH, CHINESE, ROOT / "CONTRIBUTING.md", ROOT / "shards/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STARTS = (
     "./launch.sh",
     "python",
@@ -51,13 +49,6 @@ def _fields(section: object) -> list[str]:
     return list(section) if isinstance(section, dict) else []
 
 
-@cache
-def _help(tool: str, subcommand: str) -> str:
-    run = subprocess.run([sys.executable, ROOT / tool, subcommand, "--help"], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
 @pytest.mark.parametrize("command", _commands())
 def test_command_names_files_that_exist(command: str) -> None:
     names = [
@@ -69,8 +60,8 @@ def test_command_names_files_that_exist(command: str) -> None:
 @pytest.mark.parametrize("command", [line for line in _commands() if "python tools/" in line])
 def test_tool_has_the_options(command: str) -> None:
     _, tool, *arguments = _words(command)
-    subcommand = arguments[0] if arguments and arguments[0].isalpha() else "--help"
-    text = _help(tool, subcommand)
+    found = helps.of(Path(tool).stem)
+    text = found.get(" ".join([Path(tool).stem, *arguments[:1]]), found[Path(tool).stem]).text
     assert [word for word in arguments if word.startswith("--") and word not in text] == []
 
 
@@ -111,3 +102,31 @@ def test_links_lead_somewhere(page: Path) -> None:
     recipes = re.findall(r"`(configs/[\w/]+\.(?:yaml|json))`", _text(page))
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [recipe for recipe in recipes if not (ROOT / recipe).exists()] == []
+
+
+def _fenced(page: Path) -> list[list[str]]:
+    """The lines of each fence without comments; what is drawn is left out."""
+    fences = re.findall(r"^```[a-z]*\n(.*?)^```", _text(page), re.MULTILINE | re.DOTALL)
+    return [[line.split("  #")[0].rstrip() for line in text.splitlines()] for text in fences if "──" not in text]
+
+
+def _rows(page: Path) -> list[tuple[list[str], list[str], list[str]]]:
+    """Of every row of every table, in any order of words: what is in back-ticks, figures outside of them, links."""
+    found = []
+    for line in re.findall(r"^\|.*\|$", _text(page), re.MULTILINE):
+        words = re.sub(r"`[^`]+`|\]\([^)]+\)", " ", line)
+        figures = re.findall(r"\d*\.?\d+", words)
+        found.append((sorted(re.findall(r"`([^`]+)`", line)), sorted(figures), re.findall(r"\]\(([^)]+)\)", line)))
+    return found
+
+
+def test_both_languages_hold_the_same_commands() -> None:
+    assert len(_fenced(ENGLISH)) > 5
+    assert _fenced(CHINESE) == _fenced(ENGLISH)
+
+
+def test_both_languages_hold_the_same_tables() -> None:
+    """Figures, commands, settings and links of all tables: neither page is changed without the other."""
+    english, chinese = _rows(ENGLISH), _rows(CHINESE)
+    assert len(english) > 50
+    assert [(ours, theirs) for ours, theirs in zip(chinese, english, strict=True) if ours != theirs] == []
