@@ -99,7 +99,7 @@ run_tests() {
     "$python" -m ruff format --check .
     "$python" -m mypy --strict dist_train
     PATH=$(dirname "$python"):$PATH shellcheck ./*.sh tools/cluster/*.sh .ci/run
-    if [[ ${1:-} == full ]]; then exec "$python" -m pytest -n 2 -m "not cluster"; else exec "$python" -m pytest -n 2; fi
+    if [[ ${1:-} == full ]]; then exec "$python" -m pytest -n 2 --dist worksteal -m "not cluster"; else exec "$python" -m pytest -n 2 --dist worksteal; fi
 }
 
 place() { # where this runs: sets $procs, and $start, what python runs to start them

@@ -296,8 +296,3 @@ def test_bad_arguments_are_one_line(
     done = _run(root, environment, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1 and said in done.stderr
-
-
-def test_help_has_a_worked_example(root: Path, environment: dict[str, str]) -> None:
-    done = _run(root, environment, "--help")
-    assert done.returncode == 0 and "example:" in done.stdout and "tools/bench.py --quick --json" in done.stdout

@@ -220,4 +220,3 @@ def test_the_command_refuses_a_full_folder_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "not an empty folder" in done.stderr
-    assert "Example" in command("--help").stdout

@@ -25,16 +25,20 @@ from stores import upload
 
 from dist_train.fetch import catalogue
 
+SHORT = ["run.max_steps=2", "data.batch_size=8", "audio.seconds=0.5", "log.tensorboard=false"]
 CHEAP: dict[str, list[str]] = {
     "bench": ["--times", "1"],
-    "dist_train": ["run.max_steps=2", "data.batch_size=8", "audio.seconds=0.5", "log.tensorboard=false"],
+    "compare": ["--draws", "100"],
+    "crossval": [*SHORT, "data.micro_batch=8", "--seeds", "0", "--folds", "1,2"],
+    "dist_train": SHORT,
+    "evaluate": ["--draws", "100"],
     "make_demo": ["--recordings", "50"],
     "make_shards pack": ["--workers", "1"],
     "preview": ["--variants", "1"],
 }
 """Command -> what is added to its examples: the same work, less of it."""
-LONG = {"bench", "crossval", "dist_train", "make_demo", "models_table"}
-"""Tools whose examples take minutes."""
+LONG = {"bench", "crossval", "dist_train", "export", "make_demo", "models_table", "preview"}
+"""Tools whose examples take minutes, or seconds for what tests of their own show too."""
 LATER = ("s3://", "/data/", "/shared/")
 """In lines that only the long test runs."""
 WAIT = 240  # seconds for what takes a few on an idle machine

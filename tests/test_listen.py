@@ -301,11 +301,3 @@ def test_ctrl_c_ends_it(finished: Run, root: Path, environment: dict[str, str]) 
     assert first["kind"] == "label" and process.returncode == 0, error
     total = objects(rest.decode())[-1]
     assert total["kind"] == "summary" and 0.5 <= total["seconds"] <= 1 and b"Traceback" not in error
-
-
-def test_help_is_there_before_anything_heavy(root: Path, environment: dict[str, str]) -> None:
-    for name in ("listen", "record"):
-        line = [sys.executable, "-X", "importtime", str(root / f"tools/{name}.py"), "--help"]
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0 and "Example:" in done.stdout
-        assert not re.search(r"\b(torch|numpy|rich)\b", done.stderr)

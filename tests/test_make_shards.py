@@ -74,13 +74,6 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("name", ["pack", "index", "check"])
-def test_help_has_an_example(run: Run, name: str) -> None:
-    done = run(name, "--help")
-    assert done.returncode == 0
-    assert f"example:\n  python tools/make_shards.py {name} " in done.stdout
-
-
 def test_pack_index_check(run: Run, source: Path, tmp_path: Path) -> None:
     done = run("pack", source, "out", "--sample-rate", RATE)
     assert (done.returncode, done.stderr) == (0, "")

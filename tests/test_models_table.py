@@ -1,10 +1,7 @@
 """docs/models.md: its table is what tools/models_table.py counts, and its text names settings that there are."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -38,12 +35,6 @@ def test_every_network_and_every_setting_has_its_words(tool: ModuleType) -> None
     assert models.ARCHITECTURES.keys() <= told | {f"resnetish{n}" for n in told}
     settings = {setting for names in models.SETTINGS.values() for setting in names}
     assert [name for name in sorted(settings) if f"model.{name}" not in page] == []
-
-
-def test_help_has_an_example(root: Path) -> None:
-    line = [sys.executable, str(root / "tools/models_table.py"), "--help"]
-    done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 0 and "example:" in done.stdout and "tools/models_table.py --measure" in done.stdout
 
 
 def test_speed_is_a_number(tool: ModuleType) -> None:

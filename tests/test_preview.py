@@ -1,7 +1,5 @@
 """tools/preview.py: what training would hear, as files; any recording, keys of shards; mistakes in one line."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -54,14 +52,6 @@ def test_a_recording_before_and_after(
         np.testing.assert_allclose(sound, sign * wave, atol=1e-4)
     picture = matplotlib.image.imread(tmp_path / "made/a.png")
     assert picture.shape[1] == 1600 and picture[..., :3].std() > 0.1
-
-
-def test_help_is_there_before_anything_heavy(root: Path, environment: dict[str, str]) -> None:
-    line = [sys.executable, "-X", "importtime", str(root / "tools/preview.py"), "--help"]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0
-    assert "Example:" in done.stdout and "--variants N" in done.stdout
-    assert "torch" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.ogg", "a.mp3", "a.m4a"])

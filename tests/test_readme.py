@@ -2,11 +2,9 @@
 
 import re
 import shlex
-import subprocess
-import sys
-from functools import cache
 from pathlib import Path
 
+import helps
 import pytest
 
 from dist_train import config
@@ -51,13 +49,6 @@ def _fields(section: object) -> list[str]:
     return list(section) if isinstance(section, dict) else []
 
 
-@cache
-def _help(tool: str, subcommand: str) -> str:
-    run = subprocess.run([sys.executable, ROOT / tool, subcommand, "--help"], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
 @pytest.mark.parametrize("command", _commands())
 def test_command_names_files_that_exist(command: str) -> None:
     names = [
@@ -69,8 +60,8 @@ def test_command_names_files_that_exist(command: str) -> None:
 @pytest.mark.parametrize("command", [line for line in _commands() if "python tools/" in line])
 def test_tool_has_the_options(command: str) -> None:
     _, tool, *arguments = _words(command)
-    subcommand = arguments[0] if arguments and arguments[0].isalpha() else "--help"
-    text = _help(tool, subcommand)
+    found = helps.of(Path(tool).stem)
+    text = found.get(" ".join([Path(tool).stem, *arguments[:1]]), found[Path(tool).stem]).text
     assert [word for word in arguments if word.startswith("--") and word not in text] == []
 
 

@@ -51,7 +51,7 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def test_ranks_give_the_same_bit_for_bit(finished: Run, tmp_path: Path) -> None:
-    for ranks in (1, 2, 3):
+    for ranks in (1, 3):
         outputs = [tmp_path / f"{ranks}-{rank}.txt" for rank in range(ranks)]
         words = [str(finished.folder), "--json", "--npz", str(tmp_path / f"{ranks}.npz"), "--draws", "100"]
         jobs = fork(_evaluate, [[words]] * ranks, outputs)
@@ -60,7 +60,7 @@ def test_ranks_give_the_same_bit_for_bit(finished: Run, tmp_path: Path) -> None:
         assert [job.exitcode for job in jobs] == [0] * ranks, [path.read_text() for path in outputs]
         assert all("{" not in path.read_text() for path in outputs[1:])  # rank 0 alone tells
     whole = scored.read(finished.folder)
-    for ranks in (1, 2, 3):
+    for ranks in (1, 3):
         found = scored.read(tmp_path / f"{ranks}.npz")
         assert found.probability_NC.tobytes() == whole.probability_NC.tobytes()
         assert found.keys.tolist() == whole.keys.tolist() and found.truth.tolist() == whole.truth.tolist()

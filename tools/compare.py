@@ -75,6 +75,9 @@ def check(options: argparse.Namespace) -> None:
 
     if len(options.runs) < 2:
         raise ValueError("a comparison takes two runs or more; name another")
+    for run in options.runs:
+        if not run.exists():
+            raise ValueError(f"{run}: no run there; name a folder that training made, e.g. runs/demo")
     if options.draws < 0 or 0 < options.draws < 100:
         raise ValueError(f"--draws {options.draws}: give 100 or more, or 0 for no intervals")
     if not 0 < options.level < 1:
