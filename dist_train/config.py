@@ -98,12 +98,17 @@ def _values(value: Any, known: dict[int, int]) -> int:
 def load(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """The configuration of a file (none: all defaults) with `a.b=value` overrides laid over it."""
     values = _read(Path(path)) if path is not None else {}
+    return over(values, overrides, str(path) if path is not None else "command line")
+
+
+def over(values: dict[str, Any], overrides: Iterable[str], where: str) -> Config:
+    """Plain values with `a.b=value` overrides laid over them, in place. Errors: as `load`."""
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ValueError(f"`{text}` is no override: write section.key=value")
         _place(values, key, parse(value, f"override {key}"))
-    return check(values, str(path) if path is not None else "command line")
+    return check(values, where)
 
 
 def check(values: dict[str, Any], where: str) -> Config:

@@ -33,6 +33,7 @@ from dist_train.supply import source
 from dist_train.view import View
 from dist_train.world import World, mixed_precision
 
+FEW = 200  # steps under which a run is told that it has few
 _MEASURED = 20_000  # clips whose frames give features.norm=dataset its statistics
 
 
@@ -72,6 +73,17 @@ class Parts:
             self.total = min(self.total, config.run.max_steps * data.batch_size)
         if order.least_group(self.total, data.batch_size, data.micro_batch) == 1:
             learn_from_one(self.model, shape)
+
+    def few(self) -> str | None:
+        """Why the run may end before it has learnt anything; None where its steps suffice, or were counted by hand."""
+        size, clips, run = self.config.data.batch_size, self.progress.samples, self.config.run
+        steps = -(-self.total // size)
+        if steps >= FEW or run.max_steps is not None or run.epochs < 2:
+            return None
+        smaller = next((half for half in (32, 16, 8, 4) if half < size and half * FEW <= self.total), None)
+        both = f"data.batch_size={smaller} data.micro_batch={min(smaller or 1, self.config.data.micro_batch)}"
+        cure = f"{both} make {-(-self.total // smaller)}" if smaller else "raise run.epochs"
+        return f"{clips} clips x {run.epochs} epochs are {steps} steps, few to learn from: {cure}"
 
     def score(self, view: View, stop: Callable[[], bool]) -> Scores | None:
         """Scores of a view by the averaged weights where there are any, on rank 0; None where `stop` said so."""

@@ -81,6 +81,8 @@ class Record:
         if view.left_out:
             shortest = parts.config.audio.min_seconds
             self.log.message(f"{view.left_out} clips under audio.min_seconds={shortest:g} are left out of training")
+        if (few := parts.few()) is not None:
+            self.log.warn(few)
         sound = parts.config.audio, parts.config.augment, parts.config.features
         unheard = [f"not heard in augmentation: {line}" for line in parts.front.bad]
         for line in [*unheard, *effects.traceless(*sound)]:

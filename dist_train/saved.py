@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dist_train import checkpoint, optim, packed, parts
+from dist_train import checkpoint, folder, optim, packed, parts
 from dist_train import config as configuration
 from dist_train.checkpoint import Checkpoints
 from dist_train.frontend import FrontEnd
@@ -62,8 +62,7 @@ def restored(config: Config, path: Path, payload: dict[str, Any], world: World, 
 
 def read(run: Path, overrides: Iterable[str]) -> Config:
     """The run's configuration, not compiled. ValueError: no run there, or an override that does not fit."""
-    if not (run / "config.yaml").is_file():
-        raise ValueError(f"{run}: no run there; name a folder that training made, e.g. runs/demo")
+    folder.trained(run)
     return configuration.load(run / "config.yaml", [*overrides, "compile=false", "graphs=false"])
 
 

@@ -25,6 +25,9 @@ def show(sheets: Sequence[Sheet]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     for sheet in sheets:
+        if not sheet.rows and not any(sheet.head):
+            console.print(Text(sheet.title))
+            continue
         table = Table(show_header=any(sheet.head))
         for number, name in enumerate(sheet.head):
             table.add_column(Text(name), justify="right" if number and any(sheet.head) else "left", overflow="fold")
@@ -69,11 +72,14 @@ def plain(file: TextIO) -> Callable[[str, int, int], None]:
     def show(stage: str, done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        start, before = begun.setdefault(stage, (now, done))
+        if stage not in begun or begun[stage][1] == 0:  # what comes before the first one (processes start) is no rate
+            begun[stage] = now, done
+        start, before = begun[stage]
         if now - last < QUIET or done == before:
             return
         last = now
         rate = (done - before) / max(now - start, 1e-9)
-        print(f"{stage}: {done} of {total}, {rate:.0f}/s, {(total - done) / rate:.0f} s left", file=file, flush=True)
+        speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+        print(f"{stage}: {done} of {total}, {speed}/s, {(total - done) / rate:.0f} s left", file=file, flush=True)
 
     return show

@@ -49,7 +49,7 @@ def read(path: str) -> Weights:
     if not file.is_file():
         raise ValueError(f"model.pretrained: {file}: no such file or run folder; give a checkpoint or a run's folder")
     if file.suffix == ".safetensors":
-        state, said = _safetensors(file)
+        state, said = safetensors(file)
         if {"classes", "settings"} <= said.keys():  # of tools/export.py
             return Weights(file, state, None, tuple(_said(file, said, "classes")), _said(file, said, "settings"))
         return Weights(file, _stripped(state))
@@ -126,8 +126,8 @@ def _arrays() -> list[Any]:
     return [rebuild, scalar, *old, np.ndarray, np.dtype, *kinds]
 
 
-def _safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and what the header says beside them."""
+def safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name, and what the header says beside them. ValueError: it is broken, or cut short."""
     data = file.read_bytes()
     size = int.from_bytes(data[:8], "little")
     try:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +78,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     home = tmp_path_factory.mktemp("finished")
     (home / "shards").mkdir()
     return train(home, make_shards(home / "shards"), "run.epochs=3", "optim.lr=3e-3")
+
+
+@pytest.fixture(scope="session")
+def real_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of configs/esc10.yaml with fold 1 held out: DIST_TRAIN_RUN, else one trained for 15 epochs.
+    To be read only, and for tests marked `full`."""
+    if given := os.environ.get("DIST_TRAIN_RUN"):
+        return Path(given)
+    home = tmp_path_factory.mktemp("real")
+    words = [f"data.shards=[{home / 'shards'}]", f"run.dir={home}", "run.name=run", "run.epochs=15"]
+    settings = ["configs/esc10.yaml", *words, "evaluation.every_epochs=15", "log.tensorboard=false"]
+    commands = (["tools/make_shards.py", "pack", str(request.getfixturevalue("esc10")), str(home / "shards")],)
+    for command in (*commands, ["-m", "dist_train", *settings]):
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=1500)
+    return home / "run"
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ from dist_train.export.graph import Graph
 from dist_train.export.spectra import Frames, Power
 from dist_train.frontend import FrontEnd
 from dist_train.inference import Model, load
+from dist_train.inference.scorer import Scorer
 from dist_train.settings import Augment, Config
 from dist_train.view import VIEW_ROW
 from dist_train.window import eval_windows
@@ -62,7 +63,7 @@ def _model(settings: Config, network: torch.nn.Module | None = None) -> Model:
         torch.manual_seed(2)
         network = models.build(settings.model.name, front.bins, len(CLASSES), sources=front.channels)
     found = saved.Saved(settings, CLASSES, network.eval().requires_grad_(False), front, Path("step-1.pt"))
-    return Model(found, torch.device("cpu"), None, exact=False)
+    return Model(Scorer(found, padded=False), None)
 
 
 def _eager(model: Model) -> beside.Answer:
@@ -187,6 +188,30 @@ def test_frames_are_those_that_lie_within(length: int, shift: int) -> None:
     torch.testing.assert_close(frames.mean(wave), wanted.mean(2, keepdim=True), rtol=0, atol=1e-6)
 
 
+ASK = """
+import json, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+facts = session.get_modelmeta().custom_metadata_map
+chances = session.run(["probabilities"], {"wave": np.load(sys.argv[2])})[0]
+print(json.dumps([json.loads(facts["classes"]), facts["sample_rate"], chances.tolist()]))
+"""
+
+
+def test_a_tiny_file_answers_as_the_run_does_with_and_without_torch(tmp_path: Path) -> None:
+    """Of every batch and length here; of one in a process that cannot import torch."""
+    model = _model(_settings(model={"embedding": 8}))
+    graph = Graph(model.origin)
+    data = interchange.model(program.program(graph), graph, facts.facts(model, "x")).SerializeToString()
+    found = beside.difference(model, interchange.answer(data), beside.noises(model))
+    assert found.clips == 16 and found.largest < beside.LIMIT and not found.others
+    wave = (0.1 * np.random.default_rng(5).normal(size=(2, 30000))).astype(np.float32)
+    (tmp_path / "tiny.onnx").write_bytes(data)
+    np.save(tmp_path / "wave.npy", wave)
+    classes, rate, chances = json.loads(_elsewhere(ASK, tmp_path / "tiny.onnx", tmp_path / "wave.npy"))
+    assert classes == list(CLASSES) and rate == "16000"
+    np.testing.assert_allclose(chances, model.probabilities(wave), rtol=0, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def made(finished: Run, tmp_path_factory: pytest.TempPathFactory, script: Callable[[str], ModuleType]) -> Path:
     """An ONNX file of a run that was trained, by the tool."""
@@ -203,6 +228,7 @@ def _elsewhere(code: str, *arguments: Any) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 def test_the_page_labels_recordings_without_torch_as_the_run_does(
     made: Path, finished: Run, root: Path, tmp_path: Path
 ) -> None:
@@ -220,6 +246,7 @@ def test_the_page_labels_recordings_without_torch_as_the_run_does(
         assert label == wanted.label and float(chance) == pytest.approx(wanted.probability, abs=2e-4)
 
 
+@pytest.mark.full
 def test_the_file_says_what_it_is(made: Path, finished: Run) -> None:
     session = interchange.session(made.read_bytes())
     told = session.get_modelmeta().custom_metadata_map
@@ -234,6 +261,7 @@ def test_the_file_says_what_it_is(made: Path, finished: Run) -> None:
     assert not [path for path in made.parent.iterdir() if path != made]
 
 
+@pytest.mark.full
 def test_all_lengths_and_batches(made: Path, finished: Run) -> None:
     model = load(finished.folder, device="cpu", exact=False)
     answer = interchange.answer(made.read_bytes())
@@ -246,6 +274,7 @@ def test_all_lengths_and_batches(made: Path, finished: Run) -> None:
         np.testing.assert_allclose(answer(rounded)[1], wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
 
 
+@pytest.mark.full
 def test_a_file_that_answers_otherwise_is_refused(
     made: Path, finished: Run, script: Callable[[str], ModuleType]
 ) -> None:
@@ -274,6 +303,60 @@ def test_weights_start_another_run(
     assert report.share == 1.0 and report.head == "kept" and report.warning is None
     wanted = model.origin.model.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in state.items()) and "head.weight" in state
+
+
+def test_weights_are_loaded_as_the_run_is(
+    finished: Run, tmp_path: Path, script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `load` and by tools/predict.py, with the threshold that the run had."""
+    from safetensors.torch import save_file
+
+    path, wav, run = tmp_path / "mine.safetensors", tmp_path / "x.wav", load(finished.folder, device="cpu")
+    run.threshold = 0.999
+    path.write_bytes(tensors.written(run.origin, facts.facts(run, "tiny")))
+    model, wave = load(path, device="cpu"), 0.2 * np.random.default_rng(0).normal(size=20000)
+    soundfile.write(wav, wave.clip(-1, 1), 22050)
+    one, other = run.predict(wav), model.predict(wav)
+    assert np.array_equal(one.probabilities, other.probabilities) and one.labels == other.labels
+    assert (model.classes, model.threshold, model.path) == (run.classes, 0.999, path)
+    assert script("predict").main([str(path), str(wav), "--json", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(one.probability, abs=1e-6)
+    save_file({"a": torch.zeros(1)}, tmp_path / "theirs.safetensors")
+    for name, key, said in (
+        ("theirs", "seed=1", "weights without classes and settings"),
+        ("none", "seed=1", "no such file"),
+        ("mine", "model.channels=4", "another model"),
+    ):
+        with pytest.raises(ValueError, match=said) as error:
+            load(tmp_path / f"{name}.safetensors", overrides=[key.replace("seed", "run.seed")])
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "size"),
+    [
+        ({"objective": {"name": "aam", "speed_classes": True}, "augment": {"speed": [0.9, 1, 1.1]}}, 15),
+        ({"features": {"bins": 20, "norm": "dataset"}, "precision": "fp64"}, 5),
+    ],
+    ids=["a head of speeds", "statistics"],
+)
+def test_weights_bring_what_lies_beside_them(sections: dict[str, Any], size: int, tmp_path: Path) -> None:
+    from dist_train import parts
+    from dist_train.world import Place, World
+
+    settings = config.check({"features": {"bins": 20}, "model": {"name": "linear"}} | sections, "test")
+    wide = torch.float64 if settings.precision == "fp64" else torch.float32
+    world = World(Place(), torch.device("cpu"), "gloo", 1)
+    model = _model(settings, parts.network(settings, 20, len(CLASSES), world, wide))
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(tensors.written(model.origin, facts.facts(model, "x")))
+    found = load(path, device="cpu", exact=False)
+    assert found.origin.model.head.weight.shape[0] == size  # type: ignore[union-attr]
+    assert found.origin.model.head.weight.dtype == wide  # type: ignore[union-attr]
+    if model.origin.front.statistics is not None:
+        assert found.origin.front.statistics is not None
+        assert torch.equal(found.origin.front.statistics, model.origin.front.statistics)
+    assert found.config.features == settings.features and found.classes == CLASSES
 
 
 def test_what_is_refused(

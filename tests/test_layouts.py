@@ -1,5 +1,7 @@
 """Each source layout gives the samples that lie there, and every mistake in it is one line that names the place."""
 
+import shutil
+import subprocess
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -132,6 +134,47 @@ def test_group_column_and_group_regex(tmp_path: Path) -> None:
         layouts.read(table, "csv", "speaker", "z")
     with pytest.raises(ValueError, match="no column mic"):
         layouts.read(table, group="mic")
+
+
+@pytest.mark.parametrize(("coding", "folder"), [("gbk", True), ("gbk", False), ("utf-16", False)])
+def test_a_table_of_a_chinese_windows_says_what_mends_it(tmp_path: Path, coding: str, folder: bool) -> None:
+    """The command in the message is run; the only CSV of a folder is not passed over for its folders."""
+    if shutil.which("iconv") is None:
+        pytest.skip("no iconv")
+    root = tmp_path / "我的 录音"
+    put(root, "狗叫/一.wav", "雨声/二.wav")
+    table = root / "标签 表.csv"
+    table.write_bytes("path,label,fold\r\n狗叫/一.wav,狗叫,1\r\n雨声/二.wav,雨声,2\r\n".encode(coding))
+    with pytest.raises(ValueError, match="is not UTF-8 text") as caught:
+        layouts.read(root if folder else table)
+    command = str(caught.value).split(": ")[2].removesuffix(", or save it as UTF-8 (Excel")
+    assert command.startswith("iconv ")
+    subprocess.run(command, shell=True, check=True)
+    found = layouts.read(root / "标签 表-utf8.csv").samples
+    assert [(sample.labels, sample.fold) for sample in found] == [(("狗叫",), 1), (("雨声",), 2)]
+
+
+def test_lists_and_names_that_are_not_utf8(tmp_path: Path) -> None:
+    put(tmp_path, "狗叫/一.wav")
+    (tmp_path / "train_list.txt").write_bytes("狗叫/一.wav\t狗叫\n".encode("gbk"))
+    with pytest.raises(ValueError, match=r"train_list\.txt: is not UTF-8 text; it looks like GB18030"):
+        layouts.read(tmp_path)
+    write(tmp_path / "train_list.txt", "狗叫/一.wav\t0\n")
+    (tmp_path / "label_list.txt").write_bytes("狗叫\n".encode("gbk"))
+    with pytest.raises(ValueError, match=r"label_list\.txt: is not UTF-8 text; it looks like GB18030"):
+        layouts.read(tmp_path)
+    (tmp_path / "label_list.txt").write_bytes("café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="is not UTF-8 text; find out what it is"):
+        layouts.read(tmp_path)
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    put(tmp_path, "狗 叫/一（１）.wav", r"雨\二.wav")
+    (tmp_path / "表.csv").write_bytes(
+        "path,label\r\n狗 叫\\一（１）.wav,狗叫\r\n雨\\二.wav,雨声\r\n".encode("utf-8-sig")
+    )
+    found = layouts.read(tmp_path / "表.csv").samples
+    assert [sample.source for sample in found] == ["狗 叫/一（１）.wav", r"雨\二.wav"]
 
 
 def test_lists_with_class_numbers(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from dist_train import config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "shards/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh.md"
+PAGES = [ENGLISH, CHINESE, ROOT / "CONTRIBUTING.md", ROOT / "shards/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STARTS = (
     "./launch.sh",
     "python",
@@ -101,3 +102,31 @@ def test_links_lead_somewhere(page: Path) -> None:
     recipes = re.findall(r"`(configs/[\w/]+\.(?:yaml|json))`", _text(page))
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [recipe for recipe in recipes if not (ROOT / recipe).exists()] == []
+
+
+def _fenced(page: Path) -> list[list[str]]:
+    """The lines of each fence without comments; what is drawn is left out."""
+    fences = re.findall(r"^```[a-z]*\n(.*?)^```", _text(page), re.MULTILINE | re.DOTALL)
+    return [[line.split("  #")[0].rstrip() for line in text.splitlines()] for text in fences if "──" not in text]
+
+
+def _rows(page: Path) -> list[tuple[list[str], list[str], list[str]]]:
+    """Of every row of every table, in any order of words: what is in back-ticks, figures outside of them, links."""
+    found = []
+    for line in re.findall(r"^\|.*\|$", _text(page), re.MULTILINE):
+        words = re.sub(r"`[^`]+`|\]\([^)]+\)", " ", line)
+        figures = re.findall(r"\d*\.?\d+", words)
+        found.append((sorted(re.findall(r"`([^`]+)`", line)), sorted(figures), re.findall(r"\]\(([^)]+)\)", line)))
+    return found
+
+
+def test_both_languages_hold_the_same_commands() -> None:
+    assert len(_fenced(ENGLISH)) > 5
+    assert _fenced(CHINESE) == _fenced(ENGLISH)
+
+
+def test_both_languages_hold_the_same_tables() -> None:
+    """Figures, commands, settings and links of all tables: neither page is changed without the other."""
+    english, chinese = _rows(ENGLISH), _rows(CHINESE)
+    assert len(english) > 50
+    assert [(ours, theirs) for ours, theirs in zip(chinese, english, strict=True) if ours != theirs] == []

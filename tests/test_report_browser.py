@@ -1,6 +1,7 @@
 """The page of a run in Chromium, at a phone's width and at a desk's: every control used, every sound played.
 
 Skipped where there is no Chromium, or no playwright to drive it: CHROMIUM=/path names one that is not on PATH.
+The whole of it is done on a tiny run with hostile names, and (`full`) on a real run of ESC-10, see `real_run`.
 """
 
 import os
@@ -10,24 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pages
 import pytest
-from launches import Run
-
-from dist_train import scored
-from dist_train.report import content, page
-from dist_train.scored import Scored
+from pages import Page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install -e '.[browser]'")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
 SIZES = {"phone": (390, 844), "desk": (1280, 900)}
-HOSTILE = ("<script>window.bad = 1</script>", "مطر غزير", "雨 & \"'", "b2 <img src=x onerror='window.bad=1'>")
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[Any]:
-    yield lambda done, total: None
 
 
 def _chromium() -> str:
@@ -47,19 +38,13 @@ def browser() -> Iterator[Any]:
         one.close()
 
 
-@pytest.fixture(scope="module")
-def file(browser: Any, finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a run with names of any kind and mistakes of several kinds; its clips are there to be heard."""
+@pytest.fixture(scope="module", params=["tiny", pytest.param("esc10", marks=pytest.mark.full)])
+def page(browser: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Of a tiny run with hostile names, or of a real one."""
     folder = tmp_path_factory.mktemp("page") / "run"
-    shutil.copytree(finished.folder, folder)
-    was = scored.read(folder)
-    probability_NC = np.full((20, 4), 0.1)
-    guess_N = (was.truth + np.arange(20) % 3) % 4
-    probability_NC[np.arange(20), guess_N] = 0.7
-    scored.write(folder / "scores.npz", Scored(was.keys, HOSTILE, was.truth, probability_NC, was.bad))
-    text = page.render(content.gather(folder, content.Options(), _silent))
-    (folder / "report.html").write_text(text, encoding="utf-8")
-    return folder / "report.html"
+    if request.param == "esc10":
+        return pages.real(request.getfixturevalue("real_run"), folder)
+    return pages.hostile(request.getfixturevalue("finished"), folder)
 
 
 @contextmanager
@@ -78,14 +63,14 @@ def _opened(browser: Any, file: Path, size: str, **more: Any) -> Iterator[tuple[
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_control_does_its_work(browser: Any, file: Path, size: str) -> None:
-    with _opened(browser, file, size) as (shown, said):
+def test_every_control_does_its_work(browser: Any, page: Page, size: str) -> None:
+    with _opened(browser, page.file, size) as (shown, said):
         assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
         _tables(shown)
-        _matrix(shown)
-        _charts(shown)
-        _mistakes(shown)
-        _map(shown)
+        _matrix(shown, page)
+        _charts(shown, page)
+        _mistakes(shown, page)
+        _map(shown, page)
         _opening(shown)
         assert shown.evaluate("window.bad") is None
         assert said == []
@@ -132,9 +117,10 @@ def _cells(shown: Any) -> dict[tuple[str, str], str]:
     return {(row, column): text for row, column, text in found}
 
 
-def _matrix(shown: Any) -> None:
+def _matrix(shown: Any, page: Page) -> None:
     before = _cells(shown)
-    assert len(before) == 20 and set(HOSTILE) < {row for row, _ in before} | {column for _, column in before}
+    assert len(before) == len(page.names) * (len(page.names) + 1)  # and a column of clips
+    assert {row for row, _ in before} == set(page.names) == {column for _, column in before} - {"clips"}
     orders = set()
     for value in ("name", "recall", "clips", "similar", "class"):
         shown.select_option("#order", value)
@@ -157,23 +143,23 @@ def _matrix(shown: Any) -> None:
     assert _cells(shown) == before
 
 
-def _charts(shown: Any) -> None:
+def _charts(shown: Any, page: Page) -> None:
     for chart in shown.locator("svg[data-points]").all():
         said = chart.locator("xpath=ancestor::figure").locator(".readout")
         chart.focus()
         shown.keyboard.press("End")
-        assert said.inner_text().startswith("epoch 3"), said.inner_text()
+        assert said.inner_text().startswith(f"epoch {page.epochs}"), said.inner_text()
         shown.keyboard.press("ArrowLeft")
-        assert not said.inner_text().startswith("epoch 3:")
+        assert not said.inner_text().startswith(f"epoch {page.epochs}:")
         chart.hover(position={"x": 80, "y": 60})
         assert said.inner_text().startswith("epoch")
         shown.mouse.move(1, 1)
 
 
-def _mistakes(shown: Any) -> None:
+def _mistakes(shown: Any, page: Page) -> None:
     cards = shown.locator("#cards > .card")
     whole = cards.count()
-    assert whole == 13  # two of three in turn
+    assert whole == page.cards
     option = shown.locator("#truth option").nth(1)
     shown.select_option("#truth", option.get_attribute("value"))
     visible = shown.locator("#cards > .card:visible")
@@ -210,7 +196,7 @@ def _played(shown: Any, card: Any) -> None:
     assert width > 10
 
 
-def _map(shown: Any) -> None:
+def _map(shown: Any, page: Page) -> None:
     said = shown.locator("#point")
     mark = shown.locator("#atlas g use:not(.ring)").first
     key = mark.get_attribute("data-key")
@@ -223,7 +209,9 @@ def _map(shown: Any) -> None:
     assert key in said.inner_text()
     button = shown.locator("[data-show]").nth(1)
     button.click()
-    assert button.get_attribute("aria-pressed") == "true" and shown.locator("#atlas g.away").count() == 3
+    assert (
+        button.get_attribute("aria-pressed") == "true" and shown.locator("#atlas g.away").count() == len(page.names) - 1
+    )
     button.click()
     assert shown.locator("#atlas g.away").count() == 0
     wrong = shown.locator("[data-point]").last
@@ -247,8 +235,8 @@ def _opening(shown: Any) -> None:
         assert shown.evaluate("location.hash") == link.get_attribute("href")
 
 
-def test_the_keyboard_reaches_everything(browser: Any, file: Path) -> None:
-    with _opened(browser, file, "desk") as (shown, said):
+def test_the_keyboard_reaches_everything(browser: Any, page: Page) -> None:
+    with _opened(browser, page.file, "desk") as (shown, said):
         shown.keyboard.press("Tab")
         assert shown.evaluate("document.activeElement.className") == "skip"
         wanted = shown.evaluate(
@@ -266,18 +254,18 @@ def test_the_keyboard_reaches_everything(browser: Any, file: Path) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_without_javascript_all_is_there_but_the_sorting(browser: Any, file: Path, size: str) -> None:
-    with _opened(browser, file, size, java_script_enabled=False) as (shown, said):
+def test_without_javascript_all_is_there_but_the_sorting(browser: Any, page: Page, size: str) -> None:
+    with _opened(browser, page.file, size, java_script_enabled=False) as (shown, said):
         assert shown.locator("#matrix td[data-count]").count() > 4
-        assert shown.locator("audio").count() == 13
+        assert shown.locator("audio").count() == page.cards
         assert shown.locator("#order").is_hidden() and shown.locator(".copy").first.is_hidden()
-        assert shown.locator("#classes tbody tr").count() == 4
+        assert shown.locator("#classes tbody tr").count() == len(page.names)
         assert said == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_has_both_themes_and_prints(browser: Any, file: Path, scheme: str) -> None:
-    with _opened(browser, file, "desk", color_scheme=scheme) as (shown, said):
+def test_it_has_both_themes_and_prints(browser: Any, page: Page, scheme: str) -> None:
+    with _opened(browser, page.file, "desk", color_scheme=scheme) as (shown, said):
         colour = shown.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (int(colour.split("(")[1].split(",")[0]) > 128) == (scheme == "light")
         shown.emulate_media(media="print")

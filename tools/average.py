@@ -48,10 +48,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def average(options: argparse.Namespace) -> None:
     """Read, average, measure, write, score."""
+    from dist_train import folder
+
+    steps, overrides = sorted_out(options)
+    folder.trained(options.run)
     from dist_train import saved, screen, world
     from dist_train.scoring import averaged
 
-    steps, overrides = sorted_out(options)
     config = saved.read(options.run, overrides)
     paths = averaged.chosen(options.run, steps, options.last)
     out = options.out or options.run.with_name(f"{options.run.resolve().name}-average")

@@ -70,11 +70,14 @@ def compare(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> None:
     """What cannot be is refused before the work."""
     from dist_train import disk
-    from dist_train.scoring import intervals
+    from dist_train.scoring import limits
 
     if len(options.runs) < 2:
         raise ValueError("a comparison takes two runs or more; name another")
-    intervals.check(options.draws, options.level)
+    for run in options.runs:
+        if not run.exists():
+            raise ValueError(f"{run}: no run there; name a folder that training made, e.g. runs/demo")
+    limits.check(options.draws, options.level)
     for path in (options.png, options.csv):
         if path is not None:
             disk.writable(path.parent)

@@ -45,13 +45,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def embed(options: argparse.Namespace) -> int:
     """Embed, write, score the trials."""
-    from dist_train import disk, embeddings, packed, saved, trials, world
-    from dist_train.console import bar
+    from dist_train import folder
 
     if options.dest.suffix != ".npz":
         raise ValueError(f"{options.dest}: embeddings are written as .npz; end the name so")
     if options.center and options.trials is None:
         raise ValueError("--center changes the scores of trials only; give --trials, or leave it out")
+    folder.trained(options.run)
+    from dist_train import disk, embeddings, packed, saved, trials, world
+    from dist_train.console import bar
+
     config = saved.read(options.run, options.overrides)
     clips = chosen(options.shards, config)
     listed = None  # read first: a mistake in the list shows before the work

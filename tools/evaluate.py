@@ -97,13 +97,13 @@ def evaluate(options: argparse.Namespace) -> None:
 def sorted_out(options: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Runs and settings; what cannot be is refused before the work."""
     from dist_train import disk
-    from dist_train.scoring import intervals
+    from dist_train.scoring import limits
 
     overrides = [word for word in options.words if "=" in word and not Path(word).exists()]
     runs = [Path(word) for word in options.words if word not in overrides]
     if not runs:
         raise ValueError("no run is named; name the folder of one, e.g. runs/demo")
-    intervals.check(options.draws, options.level)
+    limits.check(options.draws, options.level)
     wanted = options.unknown_precision
     if wanted is not None and not 0 < wanted <= 1:
         raise ValueError(f"--unknown-precision {wanted:g}: lies between 0 and 1; give e.g. 0.95")

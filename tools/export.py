@@ -76,8 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 def export(options: argparse.Namespace) -> None:
     """Load, make, compare, write."""
-    from dist_train import disk, load
-    from dist_train.export import facts, interchange, tensors
+    from dist_train import folder
 
     small = options.int8 or options.half
     if small and options.to != "onnx":
@@ -89,6 +88,10 @@ def export(options: argparse.Namespace) -> None:
     out = options.out or options.run / f"model{SUFFIXES[options.to]}"
     if out.suffix != SUFFIXES[options.to]:
         raise ValueError(f"--out {out}: a file of --to {options.to} ends in {SUFFIXES[options.to]}")
+    folder.trained(options.run)
+    from dist_train import disk, load
+    from dist_train.export import facts, interchange, tensors
+
     if options.to == "onnx":
         interchange.available()
     model = load(options.run, device="cpu", overrides=options.overrides, exact=False)

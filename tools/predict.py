@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     """Every option."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = top.add_argument
-    add("run", type=Path, metavar="RUN", help="folder of a run, e.g. runs/demo")
+    add("run", type=Path, metavar="RUN", help="folder of a run, e.g. runs/demo, or a .safetensors of export")
     add("audio", nargs="+", metavar="AUDIO", help="files, folders, globs, addresses, or -")
     add("--json", action="store_true", help="the same as --format json")
     add(
@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
 def predict(options: argparse.Namespace) -> int:
     """Find, load, predict, show."""
     checked(options)
+    from dist_train import folder
+
+    folder.trained(options.run)
     from dist_train import load, screen
     from dist_train.inference import inputs, output
 

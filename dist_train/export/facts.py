@@ -3,7 +3,7 @@
 classes      JSON list, in the order of the probabilities          sample_rate  Hz, of the waveform that goes in
 task         softmax (one label a clip) or bce (any number)        channels     of the waveform
 threshold    a lower probability is unknown; empty: none           seconds      of the windows that the network hears
-settings     JSON of the run's sections audio, features, model, objective, evaluation
+settings     JSON of the run's sections audio, features, model, objective, evaluation, its precision and augment.speed
 run, checkpoint, versions                                          where it comes from
 """
 
@@ -25,6 +25,8 @@ def facts(model: Model, run: str) -> dict[str, str]:
     plain: dict[str, Any] = configuration.plain(config)
     settings = {section: plain[section] for section in SECTIONS}
     settings["model"] |= {"pretrained": None}
+    settings["augment"] = {"speed": plain["augment"]["speed"]}  # with objective.speed_classes it sizes the head
+    settings["precision"] = plain["precision"]
     return {
         "classes": json.dumps(list(model.classes), ensure_ascii=False),
         "task": "bce" if model.several else "softmax",

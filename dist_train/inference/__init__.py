@@ -4,7 +4,7 @@ sound       a file, its bytes, an address, an array or raw PCM -> blocks of int1
 ahead       sounds -> clips in memory, by threads
 clips       clips -> batches of windows, as evaluation plans them; `scorer` computes
 timeline    windows -> probabilities in time -> `segments`
-model       a run's folder -> Model: predict, stream, timeline, embed, probabilities
+model       a run's folder, or a file of weights (`exported`) -> Model: predict, stream, timeline, embed, probabilities
 inputs, output   what tools/predict.py reads and writes
 """
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dist_train import saved
-from dist_train.inference import ahead, arrays, timeline
+from dist_train.inference import ahead, arrays, exported, timeline
 from dist_train.inference.ahead import Bad
 from dist_train.inference.clips import Clip
 from dist_train.inference.prediction import Prediction, judged
@@ -260,15 +260,20 @@ def load(
     *,
     exact: bool = True,
 ) -> Model:
-    """The model of a run's folder: of its best checkpoint where a validation set chose one, else of its newest.
+    """The model of a run's folder: of its best checkpoint where a validation set chose one, else of its newest; or of
+    a file that `tools/export.py RUN --to safetensors` made of one.
 
     device: default a GPU if there is one, else the CPU. overrides: settings in the place of the run's, such as
     `evaluation.clip=full`. exact: a sound's probabilities do not depend on what is predicted beside it, by a bit; with
     False small batches are not padded, and a single sound takes a fraction of the time, equal up to rounding in fp32.
     ValueError: no run there, no sound checkpoint, or overrides that do not fit.
     """
-    folder = Path(run)
+    path = Path(run)
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    found = saved.load(folder, list(overrides), World(Place(), place, "gloo", torch.get_num_threads()))
+    world = World(Place(), place, "gloo", torch.get_num_threads())
+    if path.suffix == exported.SUFFIX and not path.is_dir():
+        found, threshold = exported.read(path, overrides, world)
+    else:
+        found, threshold = saved.load(path, list(overrides), world), unknown.read(path)
     found.model.requires_grad_(False)
-    return Model(Scorer(found, exact), unknown.read(folder))
+    return Model(Scorer(found, exact), threshold)

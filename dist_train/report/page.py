@@ -117,8 +117,8 @@ def _metrics(page: Content) -> str:
         return "As the run wrote them down; without its scores there are no intervals."
     what = "the clips of all folds, each scored once" if page.folds else "the final model on the held-out clips"
     return (
-        f"Of {what}. An interval tells in which range the figure would lie on other clips like these (bootstrap); of "
-        "the calibration error, which few clips overstate, it may lie below the figure."
+        f"Of {what}. Intervals are by bootstrap; few clips overstate the calibration error, so its interval may lie "
+        "below it."
     )
 
 
@@ -167,13 +167,11 @@ def _reliability(page: Content) -> dict[str, Any] | None:
         return None
     most = max(one.cases for one in found.bins)
     if abs(found.over) < 0.005:
-        said = "On the whole the model is as sure as it is right."
+        said = "As sure as it is right"
     else:
-        word, way = ("surer", "over") if found.over > 0 else ("less sure", "under")
-        said = (
-            f"The model is {word} than it is right: by {100 * abs(found.over):.1f} points on average ({way}-confident)."
-        )
-    said += f" Expected calibration error {100 * found.ece:.1f} points in {len(found.bins)} bins."
+        word = "surer" if found.over > 0 else "less sure"
+        said = f"On average {100 * abs(found.over):.1f} points {word} than it is right"
+    said += f"; calibration error {100 * found.ece:.1f} points."
     return {"said": said, "bins": [_bin(one, most) for one in found.bins]}
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from dist_train.archive.label import order
+from dist_train.sources import text
 from dist_train.sources.samples import Sample, label
 
 ARROW = "<-"
@@ -21,11 +22,9 @@ ARROW = "<-"
 def read(path: Path) -> dict[str, str]:
     """A classes file as {old name: name to store}; the stored names' first appearances are the order of classes."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = text.read(path).splitlines()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}; --classes wants a text file") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     names, defined = dict[str, str](), set[str]()
     for number, line in enumerate(lines, 1):
         where = f"{path} line {number}"

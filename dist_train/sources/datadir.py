@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from dist_train.sources import samples
+from dist_train.sources import text as coded
 from dist_train.sources.samples import SPLITS, Sample, Source, label, nfc
 from dist_train.sources.tables import Pick, no_columns
 
@@ -98,11 +99,7 @@ def _lines(path: Path) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         return {}
     found: dict[str, tuple[str, str]] = {}
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(coded.read(path).splitlines(), 1):
         where = f"{path} line {number}"
         name, *rest = line.split(None, 1)[:2] or [""]
         if not name:

@@ -125,9 +125,10 @@ def _seconds(text: str, column: str, where: str) -> float | None:
 
 
 def existing(folder: Path, text: str, where: str) -> Path:
-    """The file that a table's row names, relative to `folder`; ValueError where there is none."""
-    for form in ("NFC", "NFD"):
-        for written in (text, unicodedata.normalize(form, text)):
+    """The file that a table's row names, relative to `folder`; ValueError where there is none. Backslashes are taken as
+    part of the name first, then as Windows writes paths."""
+    for spelling in dict.fromkeys((text, text.replace("\\", "/"))):
+        for written in (spelling, *(unicodedata.normalize(form, spelling) for form in ("NFC", "NFD"))):
             path = folder / written
             if path.is_file():
                 return path

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_train.sources import samples
+from dist_train.sources import samples, text
 from dist_train.sources.samples import Sample, Source, nfc, spelled
 
 NEEDED = ("path", "label")
@@ -36,8 +36,8 @@ class Pick:
 
     def conditions(self) -> list[tuple[str, str]]:
         """(column, value) pairs; ValueError for a text that is none."""
-        pairs = [text.partition("=") for text in self.where]
-        if bad := [text for text, (name, equals, _) in zip(self.where, pairs, strict=True) if not (name and equals)]:
+        pairs = [asked.partition("=") for asked in self.where]
+        if bad := [asked for asked, (name, equals, _) in zip(self.where, pairs, strict=True) if not (name and equals)]:
             raise ValueError(f"--where {bad[0]}: is not COLUMN=VALUE")
         return [(name.strip(), value.strip()) for name, _, value in pairs]
 
@@ -98,17 +98,17 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                     )
                 yield where, dict(zip(header, fields, strict=True))
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+        raise text.foreign(path) from None
     except csv.Error as error:
         raise ValueError(f"{path} line {reader.line_num}: {error}; check the quotes") from None
 
 
 def columns(path: Path) -> list[str]:
-    """The names in a CSV's first line."""
+    """The names in a CSV's first line, in whatever encoding: a folder's only CSV is not passed over for its own."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             return [name.strip() for name in next(csv.reader(file), [])]
-    except (UnicodeDecodeError, csv.Error):
+    except csv.Error:
         return []
 
 
@@ -139,6 +139,7 @@ def _check_header(path: Path, pick: Pick) -> None:
     names, group = columns(path), pick.group
     known = (*NEEDED, *OPTIONAL, *([group] if group else []), *pick.columns())
     if missing := [name for name in NEEDED if name not in names]:
+        text.read(path)  # of UTF-16 no name is found
         raise ValueError(
             f"{path} line 1: no column {' and '.join(missing)}; the header is path,label[,{'][,'.join(OPTIONAL)}]"
         )
@@ -205,11 +206,7 @@ def read_list(root: Path, pick: Pick) -> Source:
 
 
 def _lines(table: Path, split: str | None) -> Iterator[Sample]:
-    try:
-        lines = table.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{table}: is not UTF-8 text; save it as UTF-8") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.read(table).splitlines(), 1):
         if not line.strip():
             continue
         where = f"{table} line {number}"
@@ -221,13 +218,13 @@ def _lines(table: Path, split: str | None) -> Iterator[Sample]:
         yield Sample(path, _source(path, table), labels, split=split, where=where)
 
 
-def _listed(table: Path, text: str, where: str) -> Path:
+def _listed(table: Path, written: str, where: str) -> Path:
     """A list's file; lists are often written from the folder above theirs (dataset/audio/a.wav in dataset/list.txt)."""
     try:
-        return samples.existing(table.parent, text, where)
+        return samples.existing(table.parent, written, where)
     except ValueError as error:
         try:
-            return samples.existing(table.parent.parent, text, where)
+            return samples.existing(table.parent.parent, written, where)
         except ValueError:
             raise error from None
 
@@ -238,8 +235,8 @@ def _named(source: Source, folder: Path) -> Source:
     numbers = all(re.fullmatch(r"\d+", part, re.ASCII) for sample in source.samples for part in sample.labels)
     if file is None or not numbers:
         return source
-    text = file.read_text("utf-8-sig").strip("\n")
-    names = [samples.label(line, f"{file} line {number}") for number, line in enumerate(text.split("\n"), 1)]
+    lines = text.read(file).strip("\n").split("\n")
+    names = [samples.label(line, f"{file} line {number}") for number, line in enumerate(lines, 1)]
     given = []
     for sample in source.samples:
         beyond = [part for part in sample.labels if int(part) >= len(names)]
