@@ -1,6 +1,8 @@
 """What is told of data, as tables of text: a title, a head, rows. `tools` lays them out for a terminal."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -11,6 +13,13 @@ class Sheet:
     title: str
     head: tuple[str, ...]
     rows: Sequence[Sequence[str]]
+
+
+def separated(rows: Iterable[Sequence[object]]) -> str:
+    """The text of a CSV file."""
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
 
 
 def share(part: float, whole: float) -> str:

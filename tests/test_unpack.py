@@ -100,6 +100,14 @@ def test_more_than_may_be_is_refused_before_it_fills_the_disk(tmp_path: Path, ki
     assert sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file()) <= 1
 
 
+@KINDS
+@pytest.mark.parametrize("name", ["top/a/b", "top/a/b/c"])
+def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    path = made(tmp_path / kind, {"top/a": b"a", name: b"b"})
+    with pytest.raises(ValueError, match=f"'{name}' lies in a file"):
+        taken([path], tmp_path / "out")
+
+
 def test_a_name_twice_and_two_tops_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
         for _ in range(2):

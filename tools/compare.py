@@ -9,8 +9,6 @@ tools/evaluate.py --npz writes. McNemar's test asks whether two models differ on
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
 from pathlib import Path
@@ -72,16 +70,14 @@ def compare(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> None:
     """What cannot be is refused before the work."""
     from dist_train import disk
+    from dist_train.scoring import limits
 
     if len(options.runs) < 2:
         raise ValueError("a comparison takes two runs or more; name another")
     for run in options.runs:
         if not run.exists():
             raise ValueError(f"{run}: no run there; name a folder that training made, e.g. runs/demo")
-    if options.draws < 0 or 0 < options.draws < 100:
-        raise ValueError(f"--draws {options.draws}: give 100 or more, or 0 for no intervals")
-    if not 0 < options.level < 1:
-        raise ValueError(f"--level {options.level:g}: lies between 0 and 1; give e.g. 0.95")
+    limits.check(options.draws, options.level)
     for path in (options.png, options.csv):
         if path is not None:
             disk.writable(path.parent)
@@ -89,15 +85,15 @@ def check(options: argparse.Namespace) -> None:
 
 def differences(told: dict[str, Any]) -> bytes:
     """CSV of the clips where two runs differ."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["run", "against", "key", "truth", "guess", "guess_against", "right", "right_against"])
+    from dist_train.sheet import separated
+
+    rows = [["run", "against", "key", "truth", "guess", "guess_against", "right", "right_against"]]
     for pair in told["pairs"]:
         for clip in pair.get("clips_that_differ", []):
             guesses = clip["second"], clip["first"]
             rights = str(clip["second_right"]).lower(), str(clip["first_right"]).lower()
-            writer.writerow([pair["second"], pair["first"], clip["key"], clip["truth"], *guesses, *rights])
-    return file.getvalue().encode("utf-8", "surrogateescape")
+            rows.append([pair["second"], pair["first"], clip["key"], clip["truth"], *guesses, *rights])
+    return separated(rows).encode("utf-8", "surrogateescape")
 
 
 if __name__ == "__main__":

@@ -97,15 +97,13 @@ def evaluate(options: argparse.Namespace) -> None:
 def sorted_out(options: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Runs and settings; what cannot be is refused before the work."""
     from dist_train import disk
+    from dist_train.scoring import limits
 
     overrides = [word for word in options.words if "=" in word and not Path(word).exists()]
     runs = [Path(word) for word in options.words if word not in overrides]
     if not runs:
         raise ValueError("no run is named; name the folder of one, e.g. runs/demo")
-    if options.draws < 0 or 0 < options.draws < 100:
-        raise ValueError(f"--draws {options.draws}: give 100 or more, or 0 for no intervals")
-    if not 0 < options.level < 1:
-        raise ValueError(f"--level {options.level:g}: lies between 0 and 1; give e.g. 0.95")
+    limits.check(options.draws, options.level)
     wanted = options.unknown_precision
     if wanted is not None and not 0 < wanted <= 1:
         raise ValueError(f"--unknown-precision {wanted:g}: lies between 0 and 1; give e.g. 0.95")

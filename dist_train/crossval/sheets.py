@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dist_train.crossval.course import Standing
+from dist_train.scoring.sheets import number
 from dist_train.sheet import Sheet
 
 _NAMED = 6  # pooled scores told
@@ -63,9 +64,9 @@ def table(results: dict[str, Any], best: bool = False) -> Sheet:
 
     many = len(seeds) > 1
     head = ("fold", *(f"seed {seed}" for seed in seeds), *(("mean",) if many else ()))
-    rows = [(str(fold), *map(figure, cells(fold)), *((figure(mean(cells(fold))),) if many else ())) for fold in folds]
+    rows = [(str(fold), *map(number, cells(fold)), *((number(mean(cells(fold))),) if many else ())) for fold in folds]
     columns = [mean([values.get((seed, fold)) for fold in folds]) for seed in seeds]
-    rows.append(("mean", *map(figure, columns), *((figure(mean(columns)),) if many else ())))
+    rows.append(("mean", *map(number, columns), *((number(mean(columns)),) if many else ())))
     what = "of the checkpoint that the validation set chose" if best else "of the final model"
     return Sheet(f"{metric} {what}, each fold held out once", head, rows)
 
@@ -74,11 +75,6 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Of what is there."""
     there = [value for value in values if value is not None]
     return statistics.fmean(there) if there else None
-
-
-def figure(value: float | None) -> str:
-    """Four places, - where there is none."""
-    return "-" if value is None else f"{value:.4f}"
 
 
 def words(results: dict[str, Any]) -> list[str]:

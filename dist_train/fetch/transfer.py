@@ -171,7 +171,7 @@ def _place(
 
 def _length(response: http.client.HTTPResponse) -> int | None:
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
 def _pour(

@@ -47,7 +47,7 @@ class Sink:
     def folder(self, name: str) -> None:
         """An empty folder."""
         if (path := self.path(name)) is not None:
-            path.mkdir(parents=True, exist_ok=True)
+            _folder(path, name)
 
     def file(self, name: str, source: IO[bytes], size: int) -> None:
         """A file of exactly so many bytes."""
@@ -56,7 +56,7 @@ class Sink:
             return
         if self.written + size > self.most:
             raise ValueError(f"holds more than {self.most} bytes: it is not the data set")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _folder(path.parent, name)
         try:
             with path.open("xb") as file:
                 shutil.copyfileobj(source, file, CHUNK)
@@ -66,6 +66,14 @@ class Sink:
         if found != size:
             raise ValueError(f"is damaged: {name!r} has {found} of {size} bytes")
         self.written += size
+
+
+def _folder(folder: Path, name: str) -> None:
+    """A folder for a member. ValueError where a file has its name."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"is damaged: {name!r} lies in a file, which is no folder") from None
 
 
 def unpack(parts: Sequence[Path], sink: Sink, tick: Tick) -> None:

@@ -114,7 +114,7 @@ def _wait(text: str | None) -> float | None:
     """Seconds of a Retry-After: a number, or a date."""
     if not text:
         return None
-    if text.strip().isdigit():
+    if text.strip().isdecimal():
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())

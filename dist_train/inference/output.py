@@ -1,13 +1,11 @@
 """Predictions and timelines -> text: JSON lines, CSV, Audacity's labels, tables."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 
 from dist_train.inference.prediction import Prediction
 from dist_train.inference.timeline import Timeline
-from dist_train.sheet import Sheet
+from dist_train.sheet import Sheet, separated
 
 SPANS = ("source", "start", "end", "label", "probability", "known")
 
@@ -20,16 +18,16 @@ def json_line(found: Prediction | Timeline) -> str:
 def csv_head(timeline: bool, top: int) -> str:
     """The header of `csv_rows`."""
     more = [f"{name}_{number}" for number in range(2, top + 1) for name in ("label", "probability")]
-    return _csv([SPANS if timeline else ("source", "seconds", "said", "label", "probability", *more)])
+    return separated([SPANS if timeline else ("source", "seconds", "said", "label", "probability", *more)])
 
 
 def csv_rows(found: Prediction | Timeline) -> str:
     """A row a segment, or one row: what is said (`unknown`, or several labels joined by `;`), then the best guesses."""
     if isinstance(found, Timeline):
         rows = [[found.source, *vars(segment).values()] for segment in found]
-        return _csv([[str(value).lower() if isinstance(value, bool) else value for value in row] for row in rows])
+        return separated([[str(value).lower() if isinstance(value, bool) else value for value in row] for row in rows])
     best = [value for pair in found.top for value in pair]
-    return _csv([[found.source, found.seconds, ";".join(found.labels) or found.said, *best]])
+    return separated([[found.source, found.seconds, ";".join(found.labels) or found.said, *best]])
 
 
 def labels(found: Timeline) -> str:
@@ -68,9 +66,3 @@ def _clock(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     text = f"{minutes:02d}" if hours else f"{minutes}"
     return f"{f'{hours}:' if hours else ''}{text}:{rest / 100:05.2f}"
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue()

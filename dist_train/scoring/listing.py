@@ -1,12 +1,11 @@
 """Scored clips -> a CSV of one line a clip, to look at in a spreadsheet."""
 
-import csv
-import io
 from pathlib import Path
 
 from dist_train import disk
 from dist_train.scored import Scored
 from dist_train.scoring.figures import right
+from dist_train.sheet import separated
 
 _CODING = ("utf-8", "surrogateescape")  # keys may hold bytes that are no text
 
@@ -20,9 +19,7 @@ def write(path: Path, scored: Scored, threshold: float | None = None) -> None:
     """
     names = scored.classes
     extra = ["known"] if threshold is not None else []
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["key", "truth", "guess", "right", *extra, *names])
+    rows: list[list[object]] = [["key", "truth", "guess", "right", *extra, *names]]
     right_N, best_N = right(scored).tolist(), scored.probability_NC.max(1).tolist()
     for number, key in enumerate(scored.keys.tolist()):
         row = scored.probability_NC[number].tolist()
@@ -34,10 +31,10 @@ def write(path: Path, scored: Scored, threshold: float | None = None) -> None:
         else:
             truth, guess = names[int(scored.truth[number])], names[row.index(max(row))]
         if scored.bad[number]:
-            writer.writerow([key, truth, "", "false", *(["false"] if extra else []), *([""] * len(names))])
+            rows.append([key, truth, "", "false", *(["false"] if extra else []), *([""] * len(names))])
             continue
         known = threshold is None or best_N[number] >= threshold
         said = [guess if known else "unknown", str(right_N[number]).lower(), *([str(known).lower()] if extra else [])]
-        writer.writerow([key, truth, *said, *row])
-    text = file.getvalue().encode(*_CODING)
+        rows.append([key, truth, *said, *row])
+    text = separated(rows).encode(*_CODING)
     disk.replace(path, lambda out: out.write(text))
