@@ -25,9 +25,9 @@ _JOINER, _FLAGS, _SKINS = 0x200D, range(0x1F1E6, 0x1F200), range(0x1F3FB, 0x1F40
 _VIRAMA = 9  # combining class of the sign that joins the next consonant
 
 
-def names(classes: Sequence[str]) -> list[str]:
-    """As the fonts here can write them: cut to `LONGEST` columns, or `class 7`."""
-    return [_drawn(text) if writable(text) else f"class {number}" for number, text in enumerate(map(cut, classes))]
+def names(classes: Sequence[str], kind: str = "class") -> list[str]:
+    """As the fonts here can write them: cut to `LONGEST` columns, or `class 7`, where they are of that kind."""
+    return [_drawn(text) if writable(text) else f"{kind} {number}" for number, text in enumerate(map(cut, classes))]
 
 
 def writable(text: str) -> bool:

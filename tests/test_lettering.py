@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from dist_train import lettering, picture
 from dist_train.log import Log
 from dist_train.runs import RunFolder
+from dist_train.scoring import curves
 
 NAMES = {
     "Chinese": "狗叫声",
@@ -137,3 +138,11 @@ def test_a_picture_of_all_scripts() -> None:
         figures = {"average_precision": [0.5] * len(classes), "positives": list(range(len(classes)))}
         bars = picture.pixels(picture.precisions(figures, classes))
     assert pixels.std() > 1 and bars.std() > 1
+
+
+def test_curves_of_runs_of_all_scripts() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png = curves.drawing(list(NAMES.values()), [("loss", [[(0.0, 1.0), (1.0, 0.5)]] * len(NAMES))])
+    assert png.startswith(b"\x89PNG")
+    assert lettering.names(["\u200d"], "run") == ["run 0"]

@@ -43,7 +43,7 @@ def drawing(names: Sequence[str], panels: Sequence[tuple[str, Sequence[Curve]]])
     from dist_train import lettering, picture
 
     figure = Figure(figsize=(8.0, 3.2 * max(1, len(panels))), dpi=100, layout="constrained")
-    written = lettering.names(names)
+    written = lettering.names(names, "run")
     for number, (title, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(len(panels), 1, number)
         for name, curve in zip(written, curves, strict=True):
@@ -54,6 +54,5 @@ def drawing(names: Sequence[str], panels: Sequence[tuple[str, Sequence[Curve]]])
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         if legend := axes.legend() if axes.lines else None:
-            for text in legend.get_texts():
-                text.set_parse_math(False)
+            picture.literal(legend.get_texts())
     return picture.png(figure)
