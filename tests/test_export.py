@@ -145,6 +145,22 @@ def test_the_comparison_finds_a_difference() -> None:
     assert nothing.largest == np.inf
 
 
+def test_comparing_tells_how_far_it_is(
+    tmp_path: Path,
+    script: Callable[[str], ModuleType],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dist_train.screen.QUIET", 0.0)
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", np.full(9000, 0.1), 16000)
+    tool, model = script("export"), _model(_settings())
+    tool.compare(tool.parser().parse_args(["RUN", "--to", "onnx", "--check", str(tmp_path)]), model, _eager(model))
+    out, error = capsys.readouterr()
+    assert "real clips: 3 clips, largest difference" in out
+    assert "random clips: 9 of 9, " in error and "real clips: 3 of 3, " in error
+
+
 @limits(max_examples=60, deadline=None)
 @given(st.integers(1, 4000), st.integers(2, 900), st.integers(0, 1200))
 def test_windows_are_those_of_evaluation(samples: int, window: int, hop: int) -> None:
@@ -387,7 +403,7 @@ NETWORKS = [*((name, "windows") for name in TINY), *((name, "full") for name in 
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "clip"), NETWORKS)
 def test_every_network(name: str, clip: str) -> None:
     """As ONNX and as a program of torch, of any batch and length; whole clips as ONNX, of as many frames as may be."""

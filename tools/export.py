@@ -17,7 +17,7 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,15 +128,19 @@ def graph(options: argparse.Namespace, model: "Model", about: dict[str, str]) ->
 
 def compare(options: argparse.Namespace, model: "Model", answer: "Answer") -> None:
     """Print the differences. Apart: one is over the limit."""
+    from dist_train import screen
     from dist_train.export import beside
 
-    sets: list[tuple[str, Callable[[], Iterator[Wave]]]] = [("random clips", lambda: beside.noises(model))]
+    sets: list[tuple[str, int, Callable[[], Iterator[Wave]]]] = [
+        ("random clips", len(list(beside.noises(model))), lambda: beside.noises(model))
+    ]
     if (real := known(options, model)) is not None:
         sets.append(real)
     elif options.clips:
         print("real clips: none; the run's evaluation set is not here, give --check CLIPS")
-    for name, waves in sets:
-        found = beside.difference(model, answer, waves())
+    for name, total, waves in sets:
+        with screen.bar(sys.stderr) as progress:
+            found = beside.difference(model, answer, counted(name, waves(), total, progress))
         print(f"{name}: {found}")
         if not found.largest <= options.limit or found.others:
             raise Apart(
@@ -145,19 +149,29 @@ def compare(options: argparse.Namespace, model: "Model", answer: "Answer") -> No
 
 
 def known(options: argparse.Namespace, model: "Model") -> Any:
-    """Real clips to compare on, and what they are; None: there are none."""
+    """What real clips there are to compare on, how many, and they; None: there are none."""
     from dist_train.export import clips
 
     if options.check:
-        return "real clips", lambda: clips.waves(clips.recordings(options.check, model))
+        total = len(clips.listed(options.check))
+        return "real clips", total, lambda: clips.waves(clips.recordings(options.check, model))
     view = clips.scored(model) if options.clips else None
     if view is None:
         return None
-    return "evaluation clips", lambda: clips.waves(clips.packed(view, model, options.clips))
+    total = min(len(view), options.clips)
+    return "evaluation clips", total, lambda: clips.waves(clips.packed(view, model, options.clips))
+
+
+def counted(name: str, things: Iterable[Any], total: int, progress: Callable[[str, int, int], None]) -> Iterator[Any]:
+    """The things, as they are taken."""
+    for number, thing in enumerate(things):
+        yield thing
+        progress(name, number + 1, total)
 
 
 def shrunk(options: argparse.Namespace, model: "Model", proto: Any, large: bytes) -> bytes:
     """The bytes in 8 or 16 bits, with what they lost."""
+    from dist_train import screen
     from dist_train.export import clips, interchange, small
 
     if options.half:
@@ -171,8 +185,10 @@ def shrunk(options: argparse.Namespace, model: "Model", proto: Any, large: bytes
     if (view := clips.scored(model)) is None:
         print(f"{kind}: what it loses is not known: the run's evaluation set is not here")
         return data
-    every = clips.packed(view, model, len(view))
-    print(f"{kind}: {small.loss(model, interchange.answer(large), interchange.answer(data), every)}")
+    with screen.bar(sys.stderr) as progress:
+        every = counted(kind, clips.packed(view, model, len(view)), len(view), progress)
+        loss = small.loss(model, interchange.answer(large), interchange.answer(data), every)
+    print(f"{kind}: {loss}")
     return data
 
 

@@ -37,8 +37,8 @@ class Real:
     truth: Any = None
 
 
-def recordings(paths: Sequence[Path], model: Model) -> Iterator[Real]:
-    """Files, and all recordings in folders. ValueError: none there, or one that cannot be read."""
+def listed(paths: Sequence[Path]) -> list[Path]:
+    """Files, and all recordings in folders. ValueError: a folder without any."""
     files: list[Path] = []
     for path in paths:
         inside = (
@@ -47,6 +47,12 @@ def recordings(paths: Sequence[Path], model: Model) -> Iterator[Real]:
         if not inside:
             raise ValueError(f"{path}: no recording lies there; name a file, or a folder of recordings")
         files += inside
+    return files
+
+
+def recordings(paths: Sequence[Path], model: Model) -> Iterator[Real]:
+    """Those of `listed`. ValueError: none there, or one that cannot be read."""
+    files = listed(paths)
     for found in decoded((Named(str(file), file) for file in files), None, model.config.audio, None):
         if isinstance(found, Bad):
             raise ValueError(str(found))
