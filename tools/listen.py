@@ -85,9 +85,6 @@ def list_devices() -> int:
 
 def listen(options: argparse.Namespace) -> int:
     """Open, load, hear, tell."""
-    from dist_train import folder
-
-    folder.trained(options.run)
     from dist_train.live import asked
     from dist_train.live.session import Session
 
