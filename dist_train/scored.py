@@ -40,6 +40,8 @@ def read(path: Path) -> Scored:
         with np.load(file, allow_pickle=False) as held:
             keys, classes, truth, probability_NC, bad = (held[name] for name in _FIELDS)
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "pickle" in str(error):  # what NumPy says of any file that is none of its own
+            raise ValueError(f"{file}: not the scores of a run (no .npz of arrays); train or evaluate again") from error
         raise ValueError(f"{file}: not the scores of a run ({error}); train or evaluate again") from error
     if not len(keys) == len(truth) == len(probability_NC) == len(bad) or probability_NC.shape[1:] != classes.shape:
         raise ValueError(f"{file}: not the scores of a run (lengths differ); train or evaluate again")

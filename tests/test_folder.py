@@ -1,4 +1,7 @@
-"""A wrong RUN is told at once: before torch is imported, in one line. (evaluate asks its launcher first.)"""
+"""A wrong RUN is told at once: before torch is imported, in one line.
+
+Left out are evaluate, which asks its launcher first, and listen, which opens its source first.
+"""
 
 import subprocess
 import sys
@@ -12,7 +15,6 @@ CASES = {
     "compare": ["other"],
     "embed": ["out.npz"],
     "export": ["--to", "onnx"],
-    "listen": ["-"],
     "predict": ["-"],
     "report": [],
 }

@@ -82,6 +82,14 @@ def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_an_empty_pipe_of_raw_samples(
+    model: Tones, tool: ModuleType, piped: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    piped(b"")
+    assert tool.main(["run", "-", "--format", "s16le", "--rate", "16000"]) == 0
+    assert capsys.readouterr().err.endswith("nothing was heard: stdin gave no sound; is what feeds it running?\n")
+
+
 ORDER = [3, 0, 9, 1, 6, 2, 8, 5, 7, 4]
 
 
@@ -225,7 +233,7 @@ def test_a_device_that_is_pulled_out(
         (["run", "-", "--threshold", "nan"], "--threshold nan: is not from 0 to 1"),
         (["run", "-", "--action", "cat=true"], "--action cat=true: begins with no class"),
         (["run", "--device", "none"], "--device none: No input device matching 'none'; see --list-devices"),
-        (["run", "-", "--model-device", "toaster"], "--model-device toaster: Expected one of cpu, cuda"),
+        (["run", "-", "--model-device", "toaster"], "--model-device toaster: no device; give cpu, cuda"),
         (["run", "--channels", "9"], "Invalid number of channels"),
     ],
 )

@@ -85,9 +85,6 @@ def list_devices() -> int:
 
 def listen(options: argparse.Namespace) -> int:
     """Open, load, hear, tell."""
-    from dist_train import folder
-
-    folder.trained(options.run)
     from dist_train.live import asked
     from dist_train.live.session import Session
 
@@ -117,7 +114,9 @@ def loaded(options: argparse.Namespace) -> Any:
     try:
         return load(options.run, device=options.model_device, overrides=overrides)
     except RuntimeError as error:  # torch's, of a device that is not there
-        raise ValueError(f"--model-device {options.model_device}: {str(error).splitlines()[0]}") from None
+        why, kind = str(error).splitlines()[0], "no device; give cpu, cuda, cuda:1 or mps"
+        why = kind if why.startswith("Expected one of") else why
+        raise ValueError(f"--model-device {options.model_device}: {why}") from None
 
 
 def opened(options: argparse.Namespace) -> Any:

@@ -81,7 +81,8 @@ def predict(options: argparse.Namespace) -> int:
     try:
         model = load(options.run, options.device, options.set)
     except RuntimeError as error:  # torch's, of a device that is not there
-        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
+        why, kind = str(error).splitlines()[0], "no device; give cpu, cuda, cuda:1 or mps"
+        raise ValueError(f"--device {options.device}: {kind if why.startswith('Expected one of') else why}") from None
     refused = list[str]()
 
     def bad(one: Any) -> None:

@@ -68,7 +68,9 @@ def summary(session: Session, busy: float, counts: dict[str, int]) -> str:
     seconds = session.listener.end
     labels = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
     skipped = f", {session.listener.skipped} windows skipped" if session.listener.skipped else ""
-    return f"{seconds:.1f} s heard, real-time factor {busy / max(seconds, 1e-9):.3f}{skipped}; labels: {labels}"
+    if seconds <= 0:
+        return f"nothing was heard: {session.source.name} gave no sound; is what feeds it running?"
+    return f"{seconds:.1f} s heard, real-time factor {busy / seconds:.3f}{skipped}; labels: {labels}"
 
 
 def total(session: Session, busy: float, counts: dict[str, int]) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def total(session: Session, busy: float, counts: dict[str, int]) -> dict[str, An
     return {
         "kind": "summary",
         "seconds": round(seconds, 3),
-        "real_time_factor": round(busy / max(seconds, 1e-9), 4),
+        "real_time_factor": round(busy / seconds, 4) if seconds > 0 else None,
         "labels": counts,
         "windows": session.listener.windows,
         "skipped": session.listener.skipped,
