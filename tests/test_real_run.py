@@ -33,7 +33,7 @@ def predicted(real_run: Path, esc10: Path, tmp_path_factory: pytest.TempPathFact
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     told.write_text(_tool("predict", real_run, esc10, "--json", "--top", 10, environment=environment))
     lines = [json.loads(line) for line in told.read_text().splitlines()]
-    return {Path(one["file"]): {guess["label"]: guess["probability"] for guess in one["top"]} for one in lines}
+    return {Path(one["source"]): dict(one["top"]) for one in lines}
 
 
 @pytest.fixture(scope="module")

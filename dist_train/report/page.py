@@ -167,11 +167,10 @@ def _reliability(page: Content) -> dict[str, Any] | None:
         return None
     most = max(one.cases for one in found.bins)
     if abs(found.over) < 0.005:
-        said = "As sure as it is right"
+        said = "On average as sure as it is right."
     else:
         word = "surer" if found.over > 0 else "less sure"
-        said = f"On average {100 * abs(found.over):.1f} points {word} than it is right"
-    said += f"; calibration error {100 * found.ece:.1f} points."
+        said = f"On average {100 * abs(found.over):.1f} points {word} than it is right."
     return {"said": said, "bins": [_bin(one, most) for one in found.bins]}
 
 
