@@ -23,7 +23,7 @@ def _tool(name: str, *words: object, environment: dict[str, str], **more: Any) -
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, words)]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=1500, **more)
     assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode()
+    return str(done.stdout.decode())
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from dist_train.report import media
 from dist_train.report.folder import Folder, Run
 from dist_train.report.media import Media
 from dist_train.saved import Saved
+from dist_train.scored import Scored
 from dist_train.shards import ShardSet
 from dist_train.view import View
 from dist_train.world import World
@@ -46,6 +47,33 @@ def find(folder: Folder) -> Found:
             found.views.append(None)
             found.reasons.append(str(error))
     return found
+
+
+class Groups:
+    """The recording or speaker of scored clips, by their keys; None of all where a set cannot be opened."""
+
+    def __init__(self, folder: Folder, found: Found) -> None:
+        keys: list[NDArray[np.str_]] = []
+        groups: list[NDArray[np.uint64]] = []
+        for run, views in zip(folder.runs, found.views, strict=True):
+            view = _scored(views)
+            if run.scored is None:
+                continue
+            if view is None or len(view) != len(run.scored.keys):
+                keys = []
+                break
+            keys.append(run.scored.keys)
+            groups.append(view.rows(np.arange(len(view)))["group"].astype(np.uint64))
+        whole = np.concatenate(keys) if keys else np.array([], np.str_)
+        self._keys_N, first = np.unique(whole, return_index=True)
+        self._group_N = np.concatenate(groups)[first] if keys else None
+
+    def of(self, scored: Scored) -> NDArray[np.uint64] | None:
+        """In the order of these scores."""
+        if self._group_N is None:
+            return None
+        place_N = np.searchsorted(self._keys_N, scored.keys).clip(max=len(self._keys_N) - 1)
+        return self._group_N[place_N] if np.array_equal(self._keys_N[place_N], scored.keys) else None
 
 
 def sounds(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dist_train import packed, world
 from dist_train.report import clips, curves, facts, folder, guesses, measures, plane
@@ -135,7 +134,7 @@ def _unfinished(home: Folder) -> str:
 
 
 def _scores(made: Content, scored: Scored, home: Folder, found: Found) -> None:
-    measured: Measures = measures.of(home, _groups(scored, home, found))
+    measured: Measures = measures.of(home, clips.Groups(home, found))
     made.scored, made.several = scored, scored.several
     made.metrics, made.metrics_note = measured.metrics, measured.note
     counts = None
@@ -149,15 +148,6 @@ def _scores(made: Content, scored: Scored, home: Folder, found: Found) -> None:
         made.reliability = calibration.of(scored, 10)
     made.threshold = unknown.read(home.path) if home.summary is None else None
     made.unreadable = [str(key) for key in scored.keys[scored.bad]]
-
-
-def _groups(scored: Scored, home: Folder, found: Found) -> NDArray[np.uint64] | None:
-    """Groups of the clips of a single run, where its shards are there."""
-    views = found.views[0]
-    view = (views.evaluation or views.valid) if views is not None else None
-    if home.summary is not None or view is None or len(view) != len(scored.keys):
-        return None
-    return view.rows(np.arange(len(view)))["group"].astype(np.uint64)
 
 
 def _trained(scored: Scored, found: Found) -> list[int] | None:

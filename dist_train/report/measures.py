@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dist_train import scored as scores_file
+from dist_train.report.clips import Groups
 from dist_train.report.folder import Folder
 from dist_train.scored import Scored
 from dist_train.scoring import figures, intervals
@@ -77,20 +77,19 @@ def words(name: str, several: bool = False) -> tuple[str, str]:
     return (_SEVERAL if several else {}).get(name) or _WORDS.get(name, (name.replace("_", " "), ""))
 
 
-def of(folder: Folder, group_N: NDArray[np.uint64] | None) -> Measures:
-    """`group_N`: groups of the clips in the order of the pooled scores, None where they are not known."""
+def of(folder: Folder, groups: Groups) -> Measures:
+    """`groups`: of the clips, which are drawn together."""
     scored = folder.pooled
     assert scored is not None
     main = next((run.result["metric"] for run in folder.runs if run.result), "")
     k = folder.runs[0].config.evaluation.k
     if scored.probability_NC.size > CELLS:
-        return _big(folder, scored, main, group_N)
+        return _big(folder, scored, main, groups)
     parts = _seeds(folder.path) if folder.summary is not None else []
     parts = parts if len(parts) > 1 else [scored]
-    groups = group_N if parts == [scored] else None
     made = [figures.of(part, k) for part in parts]
     names = list(made[0].values)
-    ends = [intervals.bootstrap(part, names, groups=groups) for part in parts]
+    ends = [intervals.bootstrap(part, names, groups=groups.of(part)) for part in parts]
     values = {name: float(np.mean([one.values[name] for one in made])) for name in names}
     spans = {name: (float(np.mean([one[name][0] for one in ends])), _high(ends, name)) for name in names}
     classes = figures.of(scored, k).classes if len(parts) > 1 else made[0].classes
@@ -106,12 +105,12 @@ def _seeds(root: Path) -> list[Scored]:
     return [scores_file.read(path) for path in sorted(root.glob("seed-*/scores.npz"))]
 
 
-def _big(folder: Folder, scored: Scored, main: str, group_N: NDArray[np.uint64] | None) -> Measures:
+def _big(folder: Folder, scored: Scored, main: str, groups: Groups) -> Measures:
     """What the run wrote down, intervals of _CHEAP, and figures of classes but for those that need a ranking."""
     values = _written(folder)
     spans = {}
     if not scored.several:
-        spans = intervals.bootstrap(scored, [name for name in _CHEAP if name in values], groups=group_N)
+        spans = intervals.bootstrap(scored, [name for name in _CHEAP if name in values], groups=groups.of(scored))
     hits, said, true = (column.tolist() for column in figures.counts(scored))
     classes: dict[str, list[float | None]] = {
         "precision": [_share(hit, count) for hit, count in zip(hits, said, strict=True)],
