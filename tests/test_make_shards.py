@@ -139,7 +139,8 @@ def test_a_full_disk_is_one_line(run: Run, source: Path, tmp_path: Path) -> None
 
 def _start(command: list[str], environment: dict[str, str], slow: Path, dest: Path) -> subprocess.Popen[str]:
     """A packing under way: some of its shards are there."""
-    line = [*command, "pack", str(slow), str(dest), *SLOW]
+    # a shell that runs the tests behind `&` has SIGINT ignored
+    line = ["env", "--default-signal=INT", *command, "pack", str(slow), str(dest), *SLOW]
     process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(dest.glob("*.tar")):

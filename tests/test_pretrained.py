@@ -178,7 +178,7 @@ def test_safetensors_of_the_library(tmp_path_factory: pytest.TempPathFactory, sh
     state = {key: torch.randn(shape, dtype=torch.float64).to(kinds[key]) for key, (shape, _) in shapes.items()}
     file = tmp_path_factory.mktemp("library") / "x.safetensors"
     library.save_file(state, file, {"format": "pt"})
-    found = weights.safetensors(file)
+    found, _ = weights.safetensors(file)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[key], state[key]) and found[key].dtype == kinds[key] for key in state)
 

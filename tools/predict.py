@@ -72,7 +72,8 @@ def predict(options: argparse.Namespace) -> int:
     checked(options)
     from dist_train import folder
 
-    folder.trained(options.run)
+    if options.run.suffix != ".safetensors":
+        folder.trained(options.run)
     from dist_train import load, screen
     from dist_train.inference import inputs, output
 
