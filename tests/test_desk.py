@@ -228,6 +228,7 @@ def test_errors_of_a_source_name_the_store(source: Path, place: str, temporary: 
     assert str(temporary) not in str(error.value)
 
 
+@pytest.mark.full
 def test_a_store_that_stays_down_ends_a_packing_that_goes_on_later(
     source: Path, place: str, start: Run, seaweed: Seaweed, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_slow_rank(shards: Path, tmp_path: Path, undisturbed: Run) -> None:
     assert "rank 1 is" in job.text() and "% slower" in job.text()
 
 
+@pytest.mark.full
 def test_an_evaluation_longer_than_the_timeout(shards: Path, tmp_path: Path) -> None:
     """Rank 0 alone scores while the other waits."""
     given = ("run.max_steps=2", "evaluation.every_epochs=1", "evaluation.ranks=first", "evaluation.batch_size=4")
@@ -150,7 +151,7 @@ def test_two_jobs_in_one_folder(shards: Path, tmp_path: Path, undisturbed: Run) 
 
 @pytest.mark.parametrize(
     "cause",
-    [functools.partial(in_reader, 1, 99, eat), None],
+    [pytest.param(functools.partial(in_reader, 1, 99, eat), marks=pytest.mark.full), None],
     ids=["reader", "checkpoint"],
 )
 def test_out_of_memory_in_a_thread(

@@ -68,6 +68,7 @@ def test_full_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Path, s
     assert_same_end(last.run, undisturbed)
 
 
+@pytest.mark.full
 def test_read_only_disk(shards: Path, tmp_path: Path, undisturbed: Run, disk: Path) -> None:
     """Before the run begins, and where it wants to go on."""
     job = _job(disk, tmp_path / "one", shards, EVERY_STEP, "data.threads=1")
@@ -115,7 +116,9 @@ def _other(folder: Path) -> Path:
     return other
 
 
-@pytest.mark.parametrize("how", ["renamed over", "written over", pytest.param("cut", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "how", ["written over", *(pytest.param(how, marks=pytest.mark.full) for how in ("renamed over", "cut"))]
+)
 def test_shard_replaced_under_a_run(shards: Path, tmp_path: Path, undisturbed: Run, how: str) -> None:
     """Noticed in one line, or harmless: never other samples without a word."""
     copy = Path(shutil.copytree(shards, tmp_path / "data/shards"))

@@ -15,6 +15,7 @@ LENGTH = (f"run.max_steps={STEPS}", "run.epochs=100", "evaluation.every_epochs=1
 EVERY_STEP = "checkpoint.every_minutes=1e-6"
 
 
+@pytest.mark.full
 def test_torchrun_starts_all_again_after_one_was_killed(
     shards: Path, tmp_path: Path, undisturbed: Run, root: Path, environment: dict[str, str]
 ) -> None:

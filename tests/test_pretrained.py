@@ -361,6 +361,7 @@ def test_another_optimizer_goes_on_with_moments_of_its_own(first: Run, shards: P
 LENGTH = ("run.max_steps=8", "optim.ema=0.5", "model.freeze_epochs=1.5", "model.pretrained_head=keep")  # 3 of 8 steps
 
 
+@pytest.mark.full
 def test_a_frozen_start_of_two_ranks_killed_twice(first: Run, shards: Path, tmp_path: Path) -> None:
     """Killed while frozen and after; the same end as undisturbed, bit for bit, though the file is gone by then."""
     file = tmp_path / "given.pt"

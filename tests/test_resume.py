@@ -13,7 +13,7 @@ LENGTH = (f"run.max_steps={STEPS}", "evaluation.every_epochs=3", "optim.ema=0.9"
 EVERY_STEP = "checkpoint.every_minutes=1e-6"
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.full)])
 def test_killed_three_times(shards: Path, tmp_path: Path, ranks: int) -> None:
     undisturbed = train(tmp_path / "undisturbed", shards, *LENGTH, ranks=ranks)
     home = tmp_path / "killed"

@@ -56,7 +56,7 @@ def test_waits_for_rank_0(tmp_path: Path) -> None:
         assert lost.startswith("lost ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGSTOP, marks=pytest.mark.full), signal.SIGKILL])
 def test_a_rank_that_is_cut_off_ends_the_others_with_one_line(number: int, shards: Path, tmp_path: Path) -> None:
     """SIGSTOP stands for a host whose link is cut: connections stay, nothing comes."""
     command = arguments(
