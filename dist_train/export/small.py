@@ -8,7 +8,7 @@ By onnxruntime's own tools. What is lost differs from network to network: `loss`
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def quantised(proto: Any, kind: str, waves: Iterable[Wave]) -> Any:
         if kind == "dynamic":
             quantization.quantize_dynamic(plain, made, **options | {"op_types_to_quantize": ["MatMul", "Gemm"]})
         else:
-            quantization.quantize_static(plain, made, _Ranges(waves), **options)
+            quantization.quantize_static(plain, made, _Clips(waves), **options)
         return _with_facts(_load(made), proto)
 
 
@@ -93,26 +93,16 @@ def _score(model: Model, metric: str, probability_NC: Any, truth: list[Any]) -> 
     return scores.single(chance_NC.clamp(min=1e-30).log(), labels_N, [], model.config.evaluation.k).values[metric]
 
 
-class _Ranges:
+class _Clips:
     """Clips one by one, as onnxruntime asks for them."""
 
     def __init__(self, waves: Iterable[Wave]) -> None:
-        self.waves: Iterator[Wave] = iter(waves)
+        self.waves = iter(waves)
 
     def get_next(self) -> dict[str, Wave] | None:
         """The next clip; None: that was all."""
         wave = next(self.waves, None)
         return None if wave is None else {"wave": wave}
-
-    def __iter__(self) -> "Iterator[dict[str, Wave]]":
-        return ({"wave": wave} for wave in self.waves)
-
-    def __next__(self) -> dict[str, Wave]:
-        return {"wave": next(self.waves)}
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Asked for by no method that is used here."""
-        raise NotImplementedError
 
 
 def _joined(proto: Any, path: Path) -> None:
