@@ -18,7 +18,7 @@ DATA = (
 )
 TOP = ("engine", "step", "evaluate", "checkpoint", "log", "runs", "inference", "world", "objective", "optim", "models")
 LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"}
-PRINTERS = {"log", "console", "screen", "__main__"}
+PRINTERS = {"command", "log", "console", "screen", "__main__"}
 
 
 def _name(path: Path) -> str:

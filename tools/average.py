@@ -11,6 +11,7 @@ training clips. Training does not go on from an average; a new run can start fro
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +36,10 @@ def main(argv: list[str] | None = None) -> int:
         help="BatchNorm: measured on training clips, or the mean of the parts', which needs no data",
     )
     top.add_argument("--score", action="store_true", help="score it beside its parts, and write its result and scores")
-    try:
-        average(top.parse_intermixed_args(argv))
-    except (ValueError, OSError) as error:
-        print(f"average: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("average: stopped", file=sys.stderr)
-        return 130
-    return 0
+    options = top.parse_intermixed_args(argv)
+    from dist_train import command
+
+    return command.run("average", partial(average, options))
 
 
 def average(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
-    try:
-        return bench(options)
-    except (ValueError, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bench: stopped; nothing was written", file=sys.stderr)
-        return 130
+    from dist_train import command
+
+    return command.run("bench", partial(bench, options), "stopped; nothing was written")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ tools/evaluate.py --npz writes. McNemar's test asks whether two models differ on
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 compared, 2 bad input."""
     options = parser().parse_args(argv)
-    try:
-        compare(options)
-    except (ValueError, OSError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("compare: stopped", file=sys.stderr)
-        return 130
-    return 0
+    from dist_train import command
+
+    return command.run("compare", partial(compare, options))
 
 
 def compare(options: argparse.Namespace) -> None:

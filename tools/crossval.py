@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,9 @@ EVERY = 30.0  # seconds between two lines of a run where there is no terminal
 def main(argv: list[str] | None = None) -> int:
     """Exit code."""
     options = parser().parse_intermixed_args(argv)
-    try:
-        return crossval(options)
-    except (ValueError, OSError) as error:
-        print(f"crossval: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("crossval: stopped", file=sys.stderr)
-        return 130
+    from dist_train import command
+
+    return command.run("crossval", partial(crossval, options))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ Trials are lines `1 CLIP CLIP` or `CLIP CLIP target`; a clip is named by its key
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--normalise", action="store_true", help="embeddings of length 1")
     parser.add_argument("--trials", type=Path, metavar="FILE", help="trials: print EER and minDCF of cosine scores")
     parser.add_argument("--center", action="store_true", help="trials: subtract the mean of all embeddings first")
-    try:
-        return embed(parser.parse_intermixed_args(argv))
-    except (ValueError, OSError) as error:
-        print(f"embed: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_intermixed_args(argv)
+    from dist_train import command
+
+    return command.run("embed", partial(embed, options))
 
 
 def embed(options: argparse.Namespace) -> int:

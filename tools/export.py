@@ -18,6 +18,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,13 @@ class Apart(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 written, 1 the file's answers differ from the run's (none is left), 2 bad input."""
     options = parser().parse_intermixed_args(argv)
+    from dist_train import command
+
+    return command.run("export", partial(quietly, options), "stopped; no file was written")
+
+
+def quietly(options: argparse.Namespace) -> int:
+    """Exit code, without the warnings of what torch and onnxruntime do inside."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -45,12 +53,6 @@ def main(argv: list[str] | None = None) -> int:
     except Apart as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("export: stopped; no file was written", file=sys.stderr)
-        return 130
     return 0
 
 

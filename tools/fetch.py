@@ -15,6 +15,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 there, 2 not."""
     options = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return fetch(options)
-    except (ValueError, OSError) as error:
-        print(f"fetch: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fetch: stopped; the same command goes on", file=sys.stderr)
-        return 130
+    from dist_train import command
+
+    return command.run("fetch", partial(fetch, options), "stopped; the same command goes on")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,9 +10,9 @@ run without a shell and find LISTEN_LABEL, LISTEN_PROBABILITY, LISTEN_SECONDS an
 
 import argparse
 import json
-import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 heard to the end, or until it was stopped; 1 the device stopped; 2 bad input."""
     options = parser().parse_intermixed_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a class name that the terminal cannot show must not end it
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return list_devices() if options.list_devices else listen(options)
-    except BrokenPipeError:  # who read the labels has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"listen: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("listen: stopped", file=sys.stderr)
-        return 130
+    from dist_train import command
+
+    work = list_devices if options.list_devices else partial(listen, options)
+    return command.run("listen", work, piped=True)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,18 +29,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recordings", type=int, default=400, help="how many, a multiple of 50 (default: 400)")
     parser.add_argument("--mixtures", action="store_true", help="clips of several labels")
     options = parser.parse_args(argv)
+    from dist_train import command
+
+    return command.run("make_demo", partial(make, options), "stopped; nothing is left behind")
+
+
+def make(options: argparse.Namespace) -> None:
+    """Write the recordings and their table."""
     generate = demo.mixtures.generate if options.mixtures else demo.generate
-    try:
-        generate(options.dest, options.seed, options.recordings, progress())
-    except (ValueError, OSError) as error:
-        print(f"make_demo: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("make_demo: stopped; nothing is left behind", file=sys.stderr)
-        return 130
+    generate(options.dest, options.seed, options.recordings, progress())
     clips = [path.stat().st_size for path in (options.dest / "audio").iterdir()]
     print(f"{len(clips)} clips, {sum(clips) / 1e6:.0f} MB in {options.dest}; the labels are in table.csv")
-    return 0
 
 
 def progress() -> Callable[[int, int], None]:

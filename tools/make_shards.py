@@ -78,17 +78,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background of a shell SIGINT itself is ignored
+    from dist_train import command
     from dist_train.inspection import inquiry
 
     commands = {"pack": pack, "index": index, "check": check, "audit": inquiry.audit, "stats": inquiry.stats}
-    try:
-        return commands[options.command](options)
-    except (ValueError, OSError) as error:
-        print(f"make_shards: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("make_shards: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    stopped = "stopped; run the same command again to go on"
+    return command.run("make_shards", partial(commands[options.command], options), stopped)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,10 +10,10 @@ Example:
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,17 +28,10 @@ SMOOTH = ("median", "exponential", "none")
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 all predicted, 2 bad input."""
-    try:
-        return predict(parser().parse_args(argv))
-    except BrokenPipeError:  # head, or a pager that was left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"predict: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("predict: stopped", file=sys.stderr)
-        return 130
+    options = parser().parse_args(argv)
+    from dist_train import command
+
+    return command.run("predict", partial(predict, options), piped=True)
 
 
 def parser() -> argparse.ArgumentParser:

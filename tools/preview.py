@@ -10,6 +10,7 @@ Example:
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 written, 2 bad input."""
     options = parser().parse_intermixed_args(argv)
-    try:
-        preview(options)
-    except (ValueError, OSError) as error:
-        print(f"preview: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("preview: stopped", file=sys.stderr)
-        return 130
-    return 0
+    from dist_train import command
+
+    return command.run("preview", partial(preview, options))
 
 
 def parser() -> argparse.ArgumentParser:

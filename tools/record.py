@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 recorded; 1 nothing was; 2 bad input; 130 stopped."""
     options = parser().parse_intermixed_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end it
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return record(options)
-    except (ValueError, OSError) as error:
-        print(f"record: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("record: stopped", file=sys.stderr)
-        return 130
+    from dist_train import command
+
+    return command.run("record", partial(record, options))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ Example:
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,15 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 written, 2 bad input."""
-    try:
-        report(parser().parse_intermixed_args(argv))
-    except (ValueError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("report: stopped", file=sys.stderr)
-        return 130
-    return 0
+    options = parser().parse_intermixed_args(argv)
+    from dist_train import command
+
+    return command.run("report", partial(report, options))
 
 
 def parser() -> argparse.ArgumentParser:
