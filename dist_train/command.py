@@ -11,9 +11,7 @@ def run(name: str, work: Callable[[], int | None], stopped: str = "stopped", pip
     `piped`: the script is there to be read by another, which may have enough before the end (`| head`): that is 0. Not
     for scripts that talk to a network, whose broken connections are the same exception.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a class name that the terminal cannot show must not end it
-            stream.reconfigure(errors="backslashreplace")
+    legible()
     try:
         return work() or 0
     except KeyboardInterrupt:
@@ -23,6 +21,13 @@ def run(name: str, work: Callable[[], int | None], stopped: str = "stopped", pip
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python writes there again
             return 0
         return _told(name, str(error), 2)
+
+
+def legible() -> None:
+    """From now on a class name that the terminal cannot show is shown in another way, and does not end the script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _told(name: str, line: str, code: int) -> int:

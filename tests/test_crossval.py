@@ -1,6 +1,7 @@
 """Every fold is held out once: what is planned, refused, trained side by side, stopped, gone on with, pooled."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -387,6 +388,15 @@ def test_means_of_what_is_there(values: dict[tuple[int, int], float]) -> None:
     expected = np.std(folds, ddof=1) if len(folds) > 1 else None
     assert found["deviation_over_folds"] == (pytest.approx(expected, abs=1e-12) if expected is not None else None)
     assert (found["interval_over_seeds"] is None) == (len(seeds) < 2)
+
+
+def test_a_score_that_means_nothing_on_a_fold_leaves_the_others() -> None:
+    """Such as cavg of a fold of one language, which result.json has as null."""
+    values = {(seed, fold): 0.5 + fold / 10 for seed in (0, 1) for fold in (1, 2)} | {(1, 2): math.nan}
+    found = outcome.over((1, 2), values)
+    assert found["seed_means"]["0"] == pytest.approx(0.65) and math.isnan(found["seed_means"]["1"])
+    assert math.isnan(found["deviation_over_folds"]) and np.isnan(found["interval_over_seeds"]).all()
+    assert sheets.sentence("cavg", found).startswith("cavg: mean nan")
 
 
 def test_a_growing_run_is_followed(shards: Path, tmp_path: Path) -> None:

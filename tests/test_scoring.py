@@ -184,6 +184,23 @@ def test_intervals_of_rankings_without_draws(monkeypatch: pytest.MonkeyPatch) ->
         assert linear[name] == pytest.approx(drawn[name], abs=0.25 * widths[0]), name
 
 
+def test_differences_of_rankings_without_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made(500, True, seed=4)
+    noise_NC = np.random.default_rng(6).normal(size=first.probability_NC.shape)
+    logits_NC = (figures.log_odds(first.probability_NC) + noise_NC).clip(-30, 30)
+    second = replace(first, probability_NC=1 / (1 + np.exp(-logits_NC)))
+    groups = np.arange(500, dtype=np.uint64) // 2 + 1
+    names = ["map", "micro_map", "auc", "d_prime"]
+    drawn = intervals.difference(first, second, names, 600, groups=groups)
+    monkeypatch.setattr(intervals, "_MOST", 0)
+    linear = intervals.difference(first, second, names, 600, groups=groups)
+    for name in names:
+        widths = [high - low for low, high in (drawn[name], linear[name])]
+        assert widths[1] == pytest.approx(widths[0], rel=0.15), name
+        assert linear[name] == pytest.approx(drawn[name], abs=0.25 * widths[0]), name
+    assert intervals.difference(first, first, ["map", "d_prime"]) == {"map": (0, 0), "d_prime": (0, 0)}
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_differences_are_drawn_in_pairs(several: bool) -> None:
     first = made(200, several, seed=5)

@@ -2,8 +2,10 @@
 
 import csv
 import importlib.util
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -114,6 +116,17 @@ def test_a_validation_set_has_its_uses(
     assert found["calibration"]["loss_before"] == pytest.approx(found["scores"]["loss"]["value"])
     own = told(script("evaluate"), capsys, run, "--draws", 0, "--folds", 2)  # on the validation set itself
     assert own["calibration"]["temperature"] is None  # nothing is fitted on what is scored
+
+
+def test_a_terminal_may_lack_the_letters(
+    finished: Run, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "犬", io.TextIOWrapper(io.BytesIO(), "ascii")
+    shutil.copytree(finished.folder, run)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert script("evaluate").main([str(run), "--draws", "0"]) == 0
+    out.flush()
+    assert "\\u72ac: " in out.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
 
 def test_what_evaluate_refuses(

@@ -56,10 +56,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 bad input, 3 another rank was lost."""
+    """Exit code: 0 done, 2 bad input, 3 another rank was lost, 130 stopped."""
     options = parser().parse_intermixed_args(argv)
-    from dist_train import memory, world
+    from dist_train import command, memory, world
 
+    command.legible()
     try:
         evaluate(options)
     except (ValueError, OSError) as error:

@@ -128,7 +128,7 @@ def over(folds: tuple[int, ...], values: dict[tuple[int, int], float]) -> dict[s
     seed_means = {seed: statistics.fmean(column) for seed, column in by_seed.items()}
     return {
         "mean": statistics.fmean(seed_means.values()),
-        "deviation_over_folds": statistics.stdev(fold_means) if len(fold_means) > 1 else None,
+        "deviation_over_folds": _deviation(fold_means) if len(fold_means) > 1 else None,
         "seed_means": {str(seed): mean for seed, mean in seed_means.items()},
         "interval_over_seeds": interval(list(seed_means.values())),
     }
@@ -138,8 +138,13 @@ def interval(values: list[float], level: float = 0.95) -> list[float] | None:
     """Low and high end by Student's t; None of fewer than two values."""
     if len(values) < 2:
         return None
-    half = student.quantile(len(values) - 1, level) * statistics.stdev(values) / math.sqrt(len(values))
+    half = student.quantile(len(values) - 1, level) * _deviation(values) / math.sqrt(len(values))
     return [statistics.fmean(values) - half, statistics.fmean(values) + half]
+
+
+def _deviation(values: list[float]) -> float:
+    """Of a sample; NaN where a fold's score means nothing, of which `statistics.stdev` makes an AttributeError."""
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def worst(matrix_CC: Any, classes: tuple[str, ...], most: int = WORST) -> list[dict[str, Any]]:

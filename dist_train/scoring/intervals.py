@@ -68,18 +68,19 @@ def difference(
     unit_N = units(groups)
     found = {}
     for name in names:
-        pair = _joint(first, second, name, draws, seed, unit_N) if name not in RANKED else None
-        if pair is None:
-            pair = [_drawn(one, [name], draws, seed, unit_N, paired=True)[name] for one in (first, second)]
-        (before, drawn_before), (after, drawn_after) = pair
-        found[name] = _interval(after - before, drawn_after - drawn_before, level)
+        moved = (_leaning if name in RANKED else _joint)(first, second, name, draws, seed, unit_N)
+        if moved is None:
+            pair = (_drawn(one, [name], draws, seed, unit_N, paired=True)[name] for one in (first, second))
+            (before, drawn_before), (after, drawn_after) = pair
+            moved = after - before, drawn_after - drawn_before
+        found[name] = _interval(*moved, level)
     return found
 
 
 def _joint(
     first: Scored, second: Scored, name: str, draws: int, seed: int, unit_N: Ids | None
-) -> list[tuple[float, Floats]] | None:
-    """A score of both in all draws, by cells that both have in common; None where there are too many."""
+) -> tuple[float, Floats] | None:
+    """A score's difference in all draws, by cells that both have in common; None where there are too many."""
     sides = [tallies.of(one, name) for one in (first, second)]
     codes, cell_N = np.unique(sides[0].cell_N * sides[1].size + sides[1].cell_N, return_inverse=True)
     both = Tally(cell_N, len(codes), lambda counts_DK: {})
@@ -90,7 +91,31 @@ def _joint(
     for counts_DK in _counts(both, draws, seed, unit_N, paired=False):
         for part, side, key_K in zip(drawn, sides, keys, strict=True):
             part.append(side.values(tallies.summed(counts_DK, key_K, side.size))[name])
-    return [(_whole(side, name), np.concatenate(part)) for side, part in zip(sides, drawn, strict=True)]
+    before, after = (np.concatenate(part) for part in drawn)
+    return _whole(sides[1], name) - _whole(sides[0], name), after - before
+
+
+def _leaning(
+    first: Scored, second: Scored, name: str, draws: int, seed: int, unit_N: Ids | None
+) -> tuple[float, Floats] | None:
+    """A ranking's difference where drawing would take minutes, by what each unit adds to both; else None.
+
+    The quantiles of each side's own normal law are no pairs: their differences would know nothing of its width.
+    """
+    kind = "auc" if name == "d_prime" else name
+    sides = [dict(_ranked_parts(one, [name])).get(kind, []) for one in (first, second)]
+    if not all(rankings and _slow(first, kind, rankings, draws) for rankings in sides):
+        return None
+    (before, moved_U), (after, then_U) = (_influence(kind, one, unit_N, len(first.keys)) for one in sides)
+    if name == "d_prime":
+        moved_U, then_U = moved_U * _slope(before), then_U * _slope(after)
+        before, after = scores.d_prime(before), scores.d_prime(after)
+    return after - before, _law(after - before, then_U - moved_U, draws)
+
+
+def _slope(auc: float) -> float:
+    """Derivative of d' by the area; NaN where d' is infinite."""
+    return math.sqrt(2) / _NORMAL.pdf(_NORMAL.inv_cdf(auc)) if 0 < auc < 1 else math.nan
 
 
 def _whole(tally: Tally, name: str) -> float:
@@ -168,24 +193,36 @@ def _rankings(
     scored: Scored, names: Sequence[str], draws: int, seed: int, unit_N: Ids | None
 ) -> dict[str, tuple[float, Floats]]:
     """Scores that rest on the order of clips, in all draws; beyond _MOST in as many quantiles of a normal law."""
-    clips, width = scored.probability_NC.shape
-    parts = [("micro_map", [Ranking(scored.probability_NC.ravel(), scored.truth.ravel() > 0)])]
-    parts = parts if "micro_map" in names and scored.truth.any() else []
-    if set(names) - {"micro_map"}:
-        columns = [(truth_of(scored, one), scored.probability_NC[:, one]) for one in range(width)]
-        kept = [Ranking(score_N, truth_N) for truth_N, score_N in columns if truth_N.any()]
-        parts += [("map", kept)] if "map" in names else []
-        parts += [("auc", [one for one in kept if not one.truth.all()])] if {"auc", "d_prime"} & set(names) else []
+    clips = len(scored.keys)
     found = {name: (math.nan, np.full(draws, np.nan)) for name in names}
-    for name, rankings in parts:
-        if rankings and clips * len(rankings) * draws * (width if name == "micro_map" else 1) <= _MOST:
-            found[name] = _sampled(name, rankings, draws, seed, unit_N, clips)
+    for name, rankings in _ranked_parts(scored, names):
+        if rankings and _slow(scored, name, rankings, draws):
+            value, influence_U = _influence(name, rankings, unit_N, clips)
+            found[name] = value, _law(value, influence_U, draws)
         elif rankings:
-            found[name] = _linear(name, rankings, draws, unit_N, clips)
+            found[name] = _sampled(name, rankings, draws, seed, unit_N, clips)
     if "d_prime" in names and "auc" in found:
         value, drawn = found["auc"]
         found["d_prime"] = scores.d_prime(value), np.array([scores.d_prime(float(one)) for one in drawn])
     return found
+
+
+def _ranked_parts(scored: Scored, names: Sequence[str]) -> list[tuple[str, list[Ranking]]]:
+    """What is ranked for each score: all labels together, or each class that has a positive (and a negative)."""
+    parts: list[tuple[str, list[Ranking]]] = []
+    if "micro_map" in names and scored.truth.any():
+        parts.append(("micro_map", [Ranking(scored.probability_NC.ravel(), scored.truth.ravel() > 0)]))
+    if set(names) - {"micro_map"}:
+        columns = [(truth_of(scored, one), scored.probability_NC[:, one]) for one in range(len(scored.classes))]
+        kept = [Ranking(score_N, truth_N) for truth_N, score_N in columns if truth_N.any()]
+        parts += [("map", kept)] if "map" in names else []
+        parts += [("auc", [one for one in kept if not one.truth.all()])] if {"auc", "d_prime"} & set(names) else []
+    return parts
+
+
+def _slow(scored: Scored, name: str, rankings: Sequence[Ranking], draws: int) -> bool:
+    clips, width = scored.probability_NC.shape
+    return bool(clips * len(rankings) * draws * (width if name == "micro_map" else 1) > _MOST)
 
 
 def _sampled(
@@ -199,16 +236,23 @@ def _sampled(
     return float(value(np.ones((1, clips)))[0]), np.concatenate(drawn)
 
 
-def _linear(name: str, rankings: Sequence[Ranking], draws: int, unit_N: Ids | None, clips: int) -> tuple[float, Floats]:
-    """Quantiles of the normal law whose variance is the sum of the units' squared influences."""
+def _influence(name: str, rankings: Sequence[Ranking], unit_N: Ids | None, clips: int) -> tuple[float, Floats]:
+    """The score, and the influence of each unit on it."""
     value = float(np.mean([_ranked(name, one, np.ones((1, len(one.order))))[0] for one in rankings]))
     influence_N = np.zeros(clips)
     for one in rankings:
         moved = one.area_influence() if name == "auc" else one.precision_influence()
         influence_N += moved.reshape(clips, -1).sum(1) / len(rankings)
-    influence_U = influence_N if unit_N is None else np.bincount(unit_N, influence_N)
-    law = NormalDist(value, max(float(np.sqrt((influence_U**2).sum())), 1e-300))
-    return value, np.array([law.inv_cdf((number + 0.5) / draws) for number in range(draws)])
+    return value, influence_N if unit_N is None else np.bincount(unit_N, influence_N).astype(np.float64)
+
+
+def _law(value: float, influence_U: Floats, draws: int) -> Floats:
+    """Quantiles of the normal law whose variance is the sum of the units' squared influences."""
+    spread = float(np.sqrt((influence_U**2).sum()))
+    if spread == 0:
+        return np.full(draws, value)
+    law = NormalDist(value, spread)
+    return np.array([law.inv_cdf((number + 0.5) / draws) for number in range(draws)])
 
 
 def _ranked(name: str, ranking: Ranking, weight_DN: Floats) -> Floats:
