@@ -1,6 +1,7 @@
 """tools/listen.py: the labels of a stream in order, from a pipe and from a microphone; it ends cleanly, tells all."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -156,6 +157,25 @@ def test_actions_and_kept_sounds(
         sound, _ = soundfile.read(path, always_2d=True)
         first, end = max(0, one["start"] - 0.1), min(2, one["end"] + 0.1)
         np.testing.assert_allclose(sound, wave[round(first * RATE) : round(end * RATE)], atol=1e-4)
+
+
+def test_no_command_outlives_what_cut_the_end_short(
+    model: Tones, tool: ModuleType, piped: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = tmp_path / "pid"
+
+    def finish(report: Any, patience: float) -> None:
+        until = time.monotonic() + 60
+        while not (noted.exists() and noted.read_text().endswith("\n")) and time.monotonic() < until:
+            time.sleep(0.02)
+        raise KeyboardInterrupt  # the second one
+
+    monkeypatch.setattr(tool.Report, "finish", finish)
+    piped(wav(tones([1], RATE), RATE, tmp_path))
+    command = f"*=sh -c 'echo $$ > {noted}; exec sleep 600'"
+    assert tool.main(["run", "-", "--action", command, "--action-seconds", "600"]) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(noted.read_text()), 0)
 
 
 def test_windows_are_what_the_model_says_of_them(

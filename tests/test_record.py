@@ -189,6 +189,21 @@ def test_a_key_begins_a_take(tool: ModuleType, tmp_path: Path, monkeypatch: pyte
     assert len(keys) == len(list((tmp_path / "x").iterdir())) == 2
 
 
+def test_a_key_too_many_makes_no_empty_take(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = [True, True, False, False]  # twice before the take, then none
+    monkeypatch.setattr(tool, "pressed", lambda: bool(keys) and keys.pop(0))
+    monkeypatch.setitem(sys.modules, "sounddevice", Sound(sounds((5.0, 0.5)).astype(np.float32), RATE, pace=0.002))
+    line = [str(tmp_path), "x", "--seconds", "0.2"]
+    assert tool.main([*line, "--countdown", "0"]) == 0
+    assert [len(read(path)) for path in (tmp_path / "x").iterdir()] == [round(0.2 * RATE)]
+    monkeypatch.setattr(tool, "pressed", lambda: True)
+    assert tool.main([*line, "--trigger", "-20"]) == 1
+    assert "take 1 of 1: ended before any sound; nothing is written" in capsys.readouterr().err
+    assert len(list((tmp_path / "x").iterdir())) == 1
+
+
 def test_whatever_a_class_is_called_its_folder_is_one(tmp_path: Path) -> None:
     for name in ("a/b", "..", ".hidden", "<b>$x$", "雨", "a."):
         place = tmp_path / take.folder(name)

@@ -126,6 +126,13 @@ def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "f.bin").read_bytes() == b"laid there by hand"
 
 
+def test_a_wrong_file_that_is_cut_each_time_is_given_up(site: Site, tmp_path: Path) -> None:
+    site.put("f.bin", BODY[::-1], cuts=[100, 400, 200, 400, 300, 400])
+    with pytest.raises(ValueError, match="is published; it was deleted"):
+        get(site, tmp_path, digest=MD5)
+    assert [asked for _, asked, _ in site.asked] == [None, "bytes=100-", None, "bytes=200-"] and left(tmp_path) == []
+
+
 def test_no_is_no(site: Site, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"f.bin: 404 Not Found"):
         get(site, tmp_path)

@@ -133,6 +133,7 @@ def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, kind
         whole[at] = data.draw(st.integers(0, 255).filter(lambda byte, at=at: byte != whole[at]))
     hurt.write_bytes(whole[: data.draw(st.just(len(whole)) | st.integers(0, len(whole)))])
     try:
+        unpack.size(parts)
         assert taken(parts, folder / "out", strip=False) == FILES
     except ValueError as error:
         assert str(error).startswith(str(parts[-1])) and "\n" not in str(error)
@@ -146,6 +147,18 @@ def test_a_cut_archive_and_a_changed_byte_are_noticed(tmp_path: Path) -> None:
             path.write_bytes(bad)
             with pytest.raises(ValueError, match="is damaged"):
                 taken([path], tmp_path / f"{kind}{number}", strip=False)
+
+
+def test_a_version_that_no_zip_has_is_damage(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", FILES)
+    with zipfile.ZipFile(path) as archive:
+        place = archive.start_dir + 6
+    whole = bytearray(path.read_bytes())
+    whole[place] = 99
+    path.write_bytes(whole)
+    for look in (lambda: unpack.size([path]), lambda: taken([path], tmp_path / "out")):
+        with pytest.raises(ValueError, match=r"x.zip: is damaged \(zip file version 9.9\)"):
+            look()
 
 
 def split(path: Path, places: list[int]) -> list[Path]:

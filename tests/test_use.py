@@ -235,6 +235,7 @@ def test_what_cannot_be_used_is_named(model: Model, sounds: dict[str, Path], tmp
         (np.full(1600, np.inf), 16000, "reaches inf|not finite"),
         (np.full(1600, np.nan), 16000, "not finite"),
         (np.zeros(0), 16000, "holds no samples"),
+        (0.5, 16000, "array 1: shape ..; give .frames,."),
         (Pcm(b"\0", 16000), None, "pcm 1: holds no samples"),
         (Pcm(b"\0\0", 16000, kind="u7"), None, "raw PCM of kind 'u7' is not known"),
     ]

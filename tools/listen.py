@@ -170,6 +170,7 @@ class Report:
     def __exit__(self, *_: object) -> None:
         if self.shown is not None:
             self.shown.stop()
+        self.actions.close(0)  # does nothing after `finish`, which a reader that left or a second Ctrl-C cuts short
 
     def meter(self) -> Any:
         """The line that moves."""

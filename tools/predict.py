@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 PAGE = 1000  # rows of a table that are shown at once
 SMOOTH = ("median", "exponential", "none")
+TIMES = ("hop", "smooth", "span", "hysteresis", "min_duration")  # options of timelines; None: as the model has them
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,9 +49,9 @@ def parser() -> argparse.ArgumentParser:
     add("--threshold", type=float, metavar="P", help="under this probability: unknown (default: RUN/unknown.json's)")
     add("--timeline", action="store_true", help="what is heard when; long recordings are read by the block")
     add("--hop", type=float, metavar="S", help="seconds between windows (default: a quarter of one)")
-    add("--smooth", default="median", metavar="KIND[:S]", help=f"{', '.join(SMOOTH)}; over S seconds (default: 3 hops)")
-    add("--hysteresis", type=float, default=0.1, metavar="P", help="lead that another label needs (default: 0.1)")
-    add("--min-duration", type=float, default=0.0, metavar="S", help="shorter segments are joined with a neighbour")
+    add("--smooth", metavar="KIND[:S]", help=f"{', '.join(SMOOTH)}; over S seconds (default: median, 3 hops)")
+    add("--hysteresis", type=float, metavar="P", help="lead that another label needs (default: 0.1)")
+    add("--min-duration", type=float, metavar="S", help="shorter segments are joined with a neighbour")
     add("--embeddings", type=Path, metavar="FILE.npz", help="write embeddings (keys, embeddings), and no labels")
     add("--out", type=Path, metavar="DIR", help="--format labels: a .txt for each recording in this folder")
     add("--raw", metavar="RATE[:CHANNELS[:KIND]]", help="standard input is raw PCM; KIND: s16 (default), s32 or f32")
@@ -109,10 +110,16 @@ def checked(options: argparse.Namespace) -> None:
         raise ValueError("--out is for --format labels; send other formats to a file with >")
     if options.top < 1 or (options.threads is not None and options.threads < 1):
         raise ValueError("--top and --threads: give whole numbers from 1 up")
-    kind, _, span = options.smooth.partition(":")
+    kind, _, span = (options.smooth or SMOOTH[0]).partition(":")
     if kind not in SMOOTH or (span and not span.replace(".", "", 1).isdecimal()):
         raise ValueError(f"--smooth {options.smooth}: give {', '.join(SMOOTH)}, with seconds as in median:3")
-    options.smooth, options.span = kind, float(span) if span else None
+    options.span = float(span) if span else None
+    given = [name for name in TIMES if getattr(options, name) is not None]
+    if given and not options.timeline:
+        raise ValueError(f"--{given[0].replace('_', '-')}: is for --timeline and --format labels; add one of them")
+    if options.threads is not None and options.timeline:
+        raise ValueError("--threads: a timeline is read by one; leave it out")
+    options.smooth = kind
     if options.raw is not None and "-" not in options.audio:
         raise ValueError("--raw says what standard input holds: name - as AUDIO")
 
@@ -136,11 +143,12 @@ def labelled(found: list["Input"], options: argparse.Namespace) -> dict[str, Pat
         if len(found) > 1:
             raise ValueError(f"--format labels of {len(found)} recordings: give --out DIR for a file each")
         return {}
-    places = dict[str, Path]()
+    places, taken = dict[str, Path](), set[Path]()
     for one in found:
         path = options.out / one.place.with_suffix(".txt")
-        if path in places.values():
+        if path in taken:
             raise ValueError(f"{path}: two recordings would have it; name them in two commands, or their folder")
+        taken.add(path)
         places[named(one.sound)] = path
     disk.writable(options.out)
     return places
@@ -162,8 +170,8 @@ def work(
     if not options.timeline:
         limits = {"top": options.top, "threshold": options.threshold, "threads": options.threads}
         return model.stream(sounds, bad=bad, **limits)
-    names = ("hop", "smooth", "span", "threshold", "hysteresis", "min_duration")
-    return model.timelines(sounds, bad=bad, **{name: getattr(options, name) for name in names})
+    given = {name: getattr(options, name) for name in (*TIMES, "threshold")}
+    return model.timelines(sounds, bad=bad, **{name: value for name, value in given.items() if value is not None})
 
 
 def written(

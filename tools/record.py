@@ -130,6 +130,9 @@ def pieces(whole_TC: Any, options: argparse.Namespace, name: str) -> list[tuple[
     """What to write of a take, (first, end) in samples."""
     from dist_train.live.trigger import Pauses, split
 
+    if not len(whole_TC) and not options.pipe:
+        say(f"{name}: ended before any sound; nothing is written")
+        return []
     if options.split:
         found = split(whole_TC, options.sample_rate, Pauses(options.pause))
         say(f"{name}: {len(found)} sounds")
@@ -149,6 +152,8 @@ def taken(recorder: Any, options: argparse.Namespace, name: str) -> Any:
     if options.trigger is not None:
         trigger = Trigger(options.sample_rate, options.trigger, options.before, recorder.fresh)
     if not options.pipe and wait(options, name):
+        while pressed():  # Enter while it counted down, or twice, ends no take
+            pass
         recorder.forget()
     with shown(recorder, name, length(options)) as show:
         return recorder.take(length(options), trigger, (lambda: False) if options.pipe else pressed, show)

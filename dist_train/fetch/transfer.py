@@ -62,7 +62,7 @@ def fetch(remote: Remote, folder: Path, tick: Tick, check: Tick) -> Fetched:
             return _checked(remote, path, path, check, False)
         except Wrong as error:
             raise ValueError(f"{path}: {error}; delete it, and it is fetched anew") from None
-    part = folder / f".{remote.name}.part"
+    part, again = folder / f".{remote.name}.part", False
     while True:
         resumed = part.is_file() and part.stat().st_size > 0
         resumed |= _download(remote, part, tick)
@@ -70,7 +70,8 @@ def fetch(remote: Remote, folder: Path, tick: Tick, check: Tick) -> Fetched:
             found = _checked(remote, part, path, check, True)
         except Wrong as error:
             forget(part)
-            if resumed:  # parts of two versions, or a power cut that took the end: once more from the start
+            if resumed and not again:  # parts of two versions, or a power cut that took the end: once more
+                again = True
                 continue
             raise ValueError(f"{remote.address}: {error}; it was deleted: try again, or later") from None
         _note(part).unlink(missing_ok=True)

@@ -98,7 +98,7 @@ def size(parts: Sequence[Path]) -> int | None:
     try:
         with _zip(parts) as archive:
             return sum(member.file_size for member in archive.infolist())
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{parts[-1]}: is damaged ({error})") from None
     except ValueError as error:
         raise ValueError(f"{parts[-1]}: {error}") from None

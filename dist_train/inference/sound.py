@@ -130,7 +130,7 @@ def weight(sound: Sound) -> int:
         return 12 * len(sound)
     if isinstance(sound, Pcm):
         return len(sound.file) if isinstance(sound.file, bytes) else 0
-    return int(sound.nbytes)
+    return int(getattr(sound, "nbytes", 0))  # of what is no sound, which is told when it is read
 
 
 def _rate(rate: int | None) -> int:

@@ -119,8 +119,10 @@ class _Box:
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers, evenly spaced by 1, 2 or 5 times a power of ten, that enclose [low, high]."""
-    if not high > low:
+    """Round numbers, evenly spaced by 1, 2 or 5 times a power of ten, that enclose [low, high]; 0 to 1 for [0, 0]."""
+    if low == high == 0:
+        high = 1.0
+    elif not high > low:
         low, high = low - abs(low) * 0.1 - 1e-9, high + abs(high) * 0.1 + 1e-9
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))

@@ -38,7 +38,7 @@ class Found:
 
 
 def find(folder: Folder) -> Found:
-    """Open the sets of every run. One of many folds mostly names the same shards, so they are opened once each."""
+    """Open the sets of every run."""
     found = Found()
     for run in folder.runs:
         try:

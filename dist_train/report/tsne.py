@@ -77,14 +77,6 @@ def gradient(p_NN: Tensor, y_N2: Tensor, exaggeration: float) -> Tensor:
     return 4 * (exaggeration * pull_N2 - push_N2 / total.clamp(min=_TINY))
 
 
-def divergence(p_NN: Tensor, y_N2: Tensor) -> float:
-    """What is made small: the Kullback-Leibler divergence, in nats."""
-    near_NN = 1 / (1 + torch.cdist(y_N2, y_N2).square())
-    near_NN.fill_diagonal_(0)
-    q_NN = near_NN / near_NN.sum()
-    return float((p_NN * (p_NN.clamp(min=_TINY) / q_NN.clamp(min=_TINY)).log()).sum())
-
-
 def _rows(matrix_NN: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Some rows after the other, few enough for a core's cache."""
     step = max(1, _CACHED // len(matrix_NN))
