@@ -24,11 +24,12 @@ from launches import CLASSES, CLIPS, Job, arguments, make_shards
 from sklearn import metrics
 
 from dist_train import scored
-from dist_train.crossval import book, child, course, outcome, places, plan, sheets, student
+from dist_train.crossval import book, child, course, outcome, places, plan, sheets
 from dist_train.crossval.course import Course, Standing
 from dist_train.crossval.places import Place
 from dist_train.crossval.plan import Plan, Wish
 from dist_train.crossval.watch import Watch
+from dist_train.scoring import student
 
 LENGTH = ("run.max_steps=4",)
 

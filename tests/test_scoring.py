@@ -14,7 +14,17 @@ from sklearn import metrics
 
 from dist_train import scored
 from dist_train.scored import Scored
-from dist_train.scoring import calibration, ensemble, figures, intervals, listing, mcnemar, thresholds, unknown
+from dist_train.scoring import (
+    calibration,
+    classwise,
+    ensemble,
+    figures,
+    intervals,
+    listing,
+    mcnemar,
+    thresholds,
+    unknown,
+)
 from dist_train.scoring.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -359,3 +369,51 @@ def test_the_listing_holds_names_of_any_kind(several: bool, tmp_path: Path) -> N
         assert row["right"] == str(bool(figures.right(part)[number])).lower()
         sure = part.probability_NC[number].max() >= 0.6
         assert row["known"] == str(bool(sure)).lower() and (row["guess"] == "unknown") != sure
+
+
+def test_a_class_of_many_independent_clips_has_wilsons_interval() -> None:
+    part = made(6000)
+    found = classwise.of(part)
+    hits, said, true = figures.counts(part)
+    for number in range(4):
+        for name, whole in (("recall", true), ("precision", said)):
+            theirs = stats.binomtest(int(hits[number]), int(whole[number])).proportion_ci(method="wilson")
+            span = found[name][number]
+            assert span is not None
+            np.testing.assert_allclose(span, (theirs.low, theirs.high), atol=5e-4)
+    assert [found[name][4] for name in ("recall", "precision", "f1", "average_precision")] == [None] * 4
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_copies_of_a_clip_in_its_group_make_no_class_surer(several: bool) -> None:
+    part = made(80, several)
+    alone = classwise.of(part, np.arange(1, 81, dtype=np.uint64))
+    copied = classwise.of(taken(part, np.tile(np.arange(80), 5)), np.tile(np.arange(1, 81, dtype=np.uint64), 5))
+    careless = classwise.of(taken(part, np.tile(np.arange(80), 5)))
+    for name, spans in alone.items():
+        for number, span in enumerate(spans[:4]):
+            value, loose, other = figures.of(part).classes[name][number], careless[name][number], copied[name][number]
+            assert span is not None and loose is not None and other is not None and value is not None
+            np.testing.assert_allclose(span, other, atol=1e-9, err_msg=name)
+            assert span[0] <= value <= span[1] and loose[1] - loose[0] < 0.65 * (span[1] - span[0])
+
+
+def test_intervals_of_classes_hold_the_truth_as_often_as_they_say() -> None:
+    random, inside = np.random.default_rng(0), dict[str, list[bool]]()
+
+    def drawn(recordings: int) -> tuple[Scored, np.ndarray]:
+        """Four clips a recording, each recording as hard as it is."""
+        truth = np.repeat(random.integers(0, 3, recordings), 4)
+        right = random.random(4 * recordings) < np.repeat(random.beta(0.8, 0.2, recordings), 4)
+        guess = np.where(right, truth, (truth + random.integers(1, 3, len(truth))) % 3)
+        probability_NC = 0.1 + 0.7 * np.eye(3)[guess] + 0.01 * random.random((len(truth), 3))
+        keys = np.arange(len(truth)).astype(str)
+        return Scored(keys, NAMES[:3], truth, probability_NC, right & False), np.repeat(np.arange(1, recordings + 1), 4)
+
+    true = figures.of(drawn(50_000)[0]).classes
+    for _ in range(150):
+        for name, spans in classwise.of(*drawn(60)).items():
+            low, high = spans[0] or (2.0, 2.0)
+            inside.setdefault(name, []).append(low <= (true[name][0] or 0.0) <= high)
+    for name, there in inside.items():
+        assert 0.88 < float(np.mean(there)) < 1, name

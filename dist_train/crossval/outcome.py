@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from dist_train import disk, feed, scored, view
-from dist_train.crossval import book, student
+from dist_train.crossval import book
 from dist_train.crossval.child import spent
 from dist_train.crossval.plan import Plan, Turn
 from dist_train.scored import Scored
 from dist_train.scores import Scores
-from dist_train.scoring import figures, intervals
+from dist_train.scoring import figures, intervals, student
 
 WORST = 10  # confusions that are told
 TOLD = {False: ("accuracy", "macro_f1"), True: ("map", "auc")}  # beside the run's own score, with an interval

@@ -143,7 +143,7 @@ def _scores(made: Content, scored: Scored, home: Folder, found: Found) -> None:
         counts = np.array(kept, np.int64) if kept else guesses.counts(scored)
         made.matrix, made.pairs = guesses.matrix(scored, counts), guesses.pairs(counts)
     trained = _trained(scored, found)
-    made.rows, made.rows_left_out = class_rows.of(scored, measured.classes, counts, trained)
+    made.rows, made.rows_left_out = class_rows.of(scored, measured.classes, counts, trained, measured.spans)
     if scored.probability_NC.size <= measures.CELLS:
         made.reliability = calibration.of(scored, 10)
     made.threshold = unknown.read(home.path) if home.summary is None else None

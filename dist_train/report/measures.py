@@ -16,7 +16,8 @@ from dist_train import scored as scores_file
 from dist_train.report.clips import Groups
 from dist_train.report.folder import Folder
 from dist_train.scored import Scored
-from dist_train.scoring import figures, intervals
+from dist_train.scoring import classwise, figures, intervals
+from dist_train.scoring.classwise import Span
 
 LOW = {"ece", "cavg", "loss"}  # the lower the better
 CELLS = 1e7  # clips times classes from which only what is cheap is computed
@@ -62,10 +63,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measures:
-    """`classes`: columns by name, None where a figure means nothing; `note`: what was left out, and why."""
+    """`classes`: columns by name, None where a figure means nothing; `spans`: the interval of each class, or
+    nothing; `note`: what was left out, and why."""
 
     metrics: list[Metric]
     classes: dict[str, list[float | None]]
+    spans: list[Span]
     note: str
 
 
@@ -94,7 +97,12 @@ def of(folder: Folder, groups: Groups) -> Measures:
     spans = {name: (float(np.mean([one[name][0] for one in ends])), _high(ends, name)) for name in names}
     classes = figures.of(scored, k).classes if len(parts) > 1 else made[0].classes
     note = f"Means of {len(parts)} seeds, intervals too." if len(parts) > 1 else ""
-    return Measures(_metrics(values, spans, main, scored.several), classes, note)
+    return Measures(_metrics(values, spans, main, scored.several), classes, _spans(scored, groups), note)
+
+
+def _spans(scored: Scored, groups: Groups) -> list[Span]:
+    name = "average_precision" if scored.several else "recall"
+    return classwise.of(scored, groups.of(scored), ranked=scored.several)[name]
 
 
 def _high(ends: Sequence[dict[str, tuple[float, float]]], name: str) -> float:
@@ -122,7 +130,8 @@ def _big(folder: Folder, scored: Scored, main: str, groups: Groups) -> Measures:
         kept = (folder.runs[0].result or {}).get("per_class", {})
         classes["average_precision"] = [kept.get(name, {}).get("average_precision") for name in scored.classes]
     note = f"{len(scored.keys):,} clips of {len(scored.classes):,} classes: values as the run wrote them down."
-    return Measures(_metrics(values, spans, main, scored.several), classes, note)
+    ends = [] if scored.several else _spans(scored, groups)
+    return Measures(_metrics(values, spans, main, scored.several), classes, ends, note)
 
 
 def _written(folder: Folder) -> dict[str, float]:

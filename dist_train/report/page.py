@@ -69,6 +69,7 @@ def _words(page: Content) -> dict[str, Any]:
         "folds_said": _folds(page),
         "heard_said": "" if page.unheard or not page.mistakes else "Hear them, and judge.",
         "mistaken": _mistaken(page),
+        "with_spans": any(row.span is not None for row in page.rows),
         "with_ap": any(row.average_precision is not None for row in page.rows),
         "reliability": _reliability(page),
         "score": score,

@@ -13,7 +13,8 @@ MOST = 1000  # classes that are shown
 
 @dataclass(frozen=True)
 class Row:
-    """A class. None: it means nothing there. `taken`: (class, clips) that it is most often taken for."""
+    """A class. None: it means nothing there. `span`: interval of the recall, of several labels of the average
+    precision; `taken`: (class, clips) that it is most often taken for."""
 
     number: int
     name: str
@@ -23,6 +24,7 @@ class Row:
     recall: float | None
     f1: float | None
     average_precision: float | None
+    span: tuple[float, float] | None
     taken: tuple[str, int] | None
 
 
@@ -31,12 +33,14 @@ def of(
     columns: dict[str, list[float | None]],
     counts_CC: Counts | None,
     trained: Sequence[int] | None,
+    spans: Sequence[tuple[float, float] | None] = (),
 ) -> tuple[list[Row], int]:
     """Rows in the order of classes, and how many were left out: beyond MOST those with the best F1 are."""
     size = len(scored.classes)
     f1 = [value if value is not None else 2.0 for value in columns.get("f1", [None] * size)]
     kept = sorted(sorted(range(size), key=lambda number: f1[number])[:MOST])
-    rows = [_row(scored, columns, counts_CC, trained, number) for number in kept]
+    ends = spans or [None] * size
+    rows = [_row(scored, columns, counts_CC, trained, ends[number], number) for number in kept]
     return rows, size - len(rows)
 
 
@@ -45,6 +49,7 @@ def _row(
     columns: dict[str, list[float | None]],
     counts_CC: Counts | None,
     trained: Sequence[int] | None,
+    span: tuple[float, float] | None,
     number: int,
 ) -> Row:
     def figure(name: str) -> float | None:
@@ -65,5 +70,6 @@ def _row(
         figure("recall"),
         figure("f1"),
         figure("average_precision"),
+        span,
         taken,
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from dist_train import scores
 from dist_train.scored import Scored
-from dist_train.scoring import calibration, ensemble, figures, intervals, thresholds
+from dist_train.scoring import calibration, classwise, ensemble, figures, intervals, thresholds
 from dist_train.scoring.evaluated import Evaluated, Part
 
 NAMED = 5  # unreadable clips that are named
@@ -38,10 +38,7 @@ def of(runs: Sequence[Evaluated], average: str, draws: int, level: float) -> Acc
         "metric": scores.metric(first.config),
         "task": "several labels" if part.scored.several else "one class",
         **_values(part, found.values, draws, level),
-        "classes": [
-            {"class": name, **{column: values[number] for column, values in found.classes.items()}}
-            for number, name in enumerate(part.scored.classes)
-        ],
+        "classes": _classes(part, found.classes, draws, level),
         "confusion": found.confusion.tolist() if found.confusion is not None else None,
         "calibration": _calibration(part.scored, valid.scored if valid is not None else None),
     }
@@ -80,6 +77,16 @@ def _values(part: Part, values: dict[str, float], draws: int, level: float) -> d
         "scores": found,
         "intervals": how | {"units": len(part.group_N) if unit_N is None else int(unit_N.max()) + 1},
     }
+
+
+def _classes(part: Part, columns: dict[str, figures.Column], draws: int, level: float) -> list[dict[str, Any]]:
+    """A row a class, its figures and their intervals by name."""
+    spans = classwise.of(part.scored, part.group_N, level) if draws else {}
+    return [
+        {"class": name, **{column: values[number] for column, values in columns.items()}}
+        | ({"intervals": {column: values[number] for column, values in spans.items()}} if spans else {})
+        for number, name in enumerate(part.scored.classes)
+    ]
 
 
 def _calibration(scored: Scored, valid: Scored | None) -> dict[str, Any] | None:

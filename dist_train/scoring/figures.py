@@ -15,7 +15,7 @@ from dist_train.scores import Floats, Marks, Scores
 
 _LEAST = np.finfo(np.float64).tiny  # a probability of 0 would have a loss without end
 _MOST = 1 - 2.0**-53  # the last number under 1
-_HALF = 0.5  # from where a label is taken as said
+HALF = 0.5  # from where a label is taken as said
 
 Column = list[float | None]
 
@@ -59,7 +59,7 @@ def counts(scored: Scored) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
     """(C,) right guesses, guesses and clips of each class."""
     width = len(scored.classes)
     if scored.several:
-        truth_NC, guess_NC = scored.truth > 0, scored.probability_NC > _HALF
+        truth_NC, guess_NC = scored.truth > 0, scored.probability_NC > HALF
         return (truth_NC & guess_NC).sum(0), guess_NC.sum(0), truth_NC.sum(0)
     guess_N = scored.probability_NC.argmax(1)
     hits = np.bincount(scored.truth[guess_N == scored.truth], minlength=width)

@@ -36,6 +36,12 @@ def classes(told: Told) -> Sheet:
     head = ("class", "clips", *(name.replace("average_precision", "AP") for name in columns))
     rows = [(row["class"], str(row["support"]), *(number(row[name]) for name in columns)) for row in told["classes"]]
     title = "classes"
+    if "intervals" in told["classes"][0]:
+        main = "average_precision" if told["confusion"] is None else "recall"
+        place = 3 + columns.index(main)
+        spans = [span(row["intervals"][main]) for row in told["classes"]]
+        head = (*head[:place], f"{100 * told['intervals']['level']:g} %", *head[place:])
+        rows = [(*row[:place], one, *row[place:]) for row, one in zip(rows, spans, strict=True)]
     if chosen is not None:
         head = (*head, "threshold", "f1 there")
         pairs = [(number(one["threshold"]), number(one["f1"])) for one in chosen["classes"]]
@@ -91,6 +97,11 @@ def calibration(told: Told) -> list[Sheet]:
 def number(value: float | None) -> str:
     """Four digits; `-` for what means nothing."""
     return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def span(ends: Sequence[float] | None) -> str:
+    """An interval."""
+    return "-" if ends is None else f"{ends[0]:.2f} - {ends[1]:.2f}"
 
 
 def origin(told: Told) -> Sequence[str]:
