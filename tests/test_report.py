@@ -105,6 +105,9 @@ def test_intervals_hold_their_figures(whole: tuple[content.Content, str]) -> Non
     accuracy = next(one for one in whole[0].metrics if one.name == "accuracy")
     assert accuracy.low is not None and accuracy.high is not None
     assert 0 <= accuracy.low <= accuracy.value <= accuracy.high <= 1
+    for row in whole[0].rows:
+        assert row.span is not None and row.recall is not None and row.span[0] <= row.recall <= row.span[1]
+        assert f"{100 * row.span[0]:.1f} to {100 * row.span[1]:.1f}" in whole[1]
 
 
 def test_every_mistake_has_sound_and_pictures(whole: tuple[content.Content, str]) -> None:

@@ -85,6 +85,8 @@ def test_what_evaluate_tells_and_writes(
         assert value["low"] <= value["high"]
     assert found["confusion"] == result["confusion"] and found["calibration"]["temperature"] is None
     assert [row["class"] for row in found["classes"]] == list(CLASSES) and not found["notes"]
+    for row in found["classes"]:
+        assert row["intervals"]["recall"][0] <= row["recall"] <= row["intervals"]["recall"][1]
     with (tmp_path / "s.csv").open(newline="") as file:
         assert np.mean([row["right"] == "true" for row in csv.DictReader(file)]) == result["accuracy"]
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
@@ -95,6 +97,9 @@ def test_what_evaluate_tells_and_writes(
     assert tool.main([str(run), "--unknown-precision", "0.3", "--draws", "0"]) == 0
     out = capsys.readouterr().out
     assert "the threshold was chosen on the very clips that are scored here" in out and "macro_f1" in out
+    assert "95 %" not in out.partition("classes")[2]
+    assert tool.main([str(run), "--draws", "100"]) == 0
+    assert "95 %" in capsys.readouterr().out.partition("classes")[2]
     assert unknown.read(run) is not None
 
     twice = told(tool, capsys, run, finished.folder, "--draws", 0, "--average", "logits")
