@@ -4,6 +4,7 @@ Input `wave` (batch, samples), or (batch, samples, channels), float32; outputs `
 `embedding` (batch, size). `facts` lie in metadata_props. Nothing of this machine is in it: no path, no line of code.
 """
 
+import operator
 import warnings
 from typing import Any
 
@@ -36,7 +37,13 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
         warnings.simplefilter("ignore")
         try:
             done = torch.onnx.export(
-                made, dynamo=True, verbose=False, input_names=["wave"], output_names=names, opset_version=OPSET
+                made,
+                dynamo=True,
+                verbose=False,
+                input_names=["wave"],
+                output_names=names,
+                opset_version=OPSET,
+                custom_translation_table={operator.floordiv: _floor_of_quotient},
             )
         except MemoryError:
             raise
@@ -49,6 +56,14 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
     onnx.helper.set_model_props(proto, facts)
     onnx.checker.check_model(proto)
     return proto
+
+
+def _floor_of_quotient(one: Any, other: Any) -> Any:
+    """Whole numbers divided as Python does it. torch's own rule is for positive ones: it rounds -n // 2 towards 0, and
+    so ceilings, -(-n // 2), come out one short."""
+    from onnxscript import opset20
+
+    return opset20.Div(opset20.Sub(one, opset20.Mod(one, other)), other)
 
 
 def answer(data: bytes, threads: int = 1) -> Answer:
