@@ -121,8 +121,8 @@ def test_several_seeds_have_an_interval(
     assert found["ensemble"]["clips"] == CLIPS
     seeds = [scored.read(home / f"seed-{seed}") for seed in (0, 1, 2)]
     assert all((one.keys == seeds[0].keys).all() for one in seeds)
-    guess_N = np.mean([one.probability_NC for one in seeds], 0).argmax(1)
-    assert found["ensemble"]["accuracy"] == pytest.approx(metrics.accuracy_score(seeds[0].truth, guess_N))
+    mean_NC = np.mean([one.probability_NC for one in seeds], 0)
+    assert found["ensemble"]["accuracy"] == pytest.approx(metrics.accuracy_score(seeds[0].truth, mean_NC.argmax(1)))
     assert found["ensemble"]["accuracy"] not in [one["accuracy"] for one in found["pooled"]]
     means = list(found["seed_means"].values())
     ends = scipy.stats.t.interval(0.95, 2, statistics.mean(means), statistics.stdev(means) / 3**0.5)
@@ -130,10 +130,9 @@ def test_several_seeds_have_an_interval(
     folds = [statistics.mean(one["value"] for one in found["runs"] if one["fold"] == fold) for fold in (1, 2, 3)]
     assert found["deviation_over_folds"] == pytest.approx(statistics.stdev(folds))
     assert np.sum(found["confusion"]) == 3 * CLIPS
-    one, all_seeds = scored.read(home / "seed-1"), scored.read(home)
-    order = np.argsort(one.keys)
-    assert all_seeds.keys.tolist() == one.keys[order].tolist()
-    np.testing.assert_allclose(all_seeds.probability_NC, one.probability_NC[order])
+    all_seeds, order = scored.read(home), np.argsort(seeds[0].keys)
+    assert all_seeds.keys.tolist() == seeds[0].keys[order].tolist()
+    np.testing.assert_allclose(all_seeds.probability_NC, mean_NC[order])
 
 
 def test_some_folds_are_a_part(
