@@ -166,7 +166,7 @@ def test_some_folds_are_a_part(
         (["run.resume=never"], "run.resume=never: the same command goes on"),
         (["optim.lr=0.5"], "was begun with other settings (optim.lr: 0.001 -> 0.5)"),
         (["run.epochs=7"], "(run.epochs: 30 -> 7)"),
-        (["--validate"], "--validate: False -> True"),
+        (["--validate"], "(--validate: False -> True);"),
         (["--collect", "--name", "other"], "other: no cross-validation there"),
         (["--name", "tiny-folds/seed-0/fold-1"], "fold-1: a run lies there; give another --name"),
         (["model.chanels=8"], "did you mean `model.channels`"),
