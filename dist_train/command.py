@@ -1,8 +1,11 @@
 """What a script of tools/ was asked to do -> its exit code, and one line on stderr where it was not done."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
+
+_FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 
 
 def run(name: str, work: Callable[[], int | None], stopped: str = "stopped", piped: bool = False) -> int:
@@ -20,7 +23,15 @@ def run(name: str, work: Callable[[], int | None], stopped: str = "stopped", pip
         if piped and isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python writes there again
             return 0
-        return _told(name, str(error), 2)
+        return _told(name, reason(error), 2)
+
+
+def reason(error: BaseException) -> str:
+    """One line of an error; of one that the system raised: where, what, and how to mend a full disk."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    what = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return f"{what}; free space there, or name another place" if error.errno in _FULL else what
 
 
 def legible() -> None:

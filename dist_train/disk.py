@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Write `path` in one piece: a reader, or a kill, finds the old file or the new one.
 
-    Errors: what `fill` or the disk raises; the temporary file is removed and the old file untouched.
+    Errors: what `fill` or the disk raises, with the path; the temporary file is removed and the old file untouched.
     """
     part = path.with_name(f".{path.name}.tmp")
     try:
@@ -25,9 +25,11 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk says no name where bytes are written
         raise
     sync(path.parent)
 

@@ -23,6 +23,8 @@ def fails(error: BaseException) -> Callable[[], int | None]:
         (lambda: 1, 1, ""),
         (fails(ValueError("no run there")), 2, "tool: no run there\n"),
         (fails(FileNotFoundError("gone")), 2, "tool: gone\n"),
+        (fails(PermissionError(13, "Permission denied", "/a")), 2, "tool: /a: Permission denied\n"),
+        (fails(OSError(28, "full", "/a")), 2, "tool: /a: full; free space there, or name another place\n"),
         (fails(BrokenPipeError("a connection")), 2, "tool: a connection\n"),
         (fails(KeyboardInterrupt()), 130, "tool: stopped half-way\n"),
     ],

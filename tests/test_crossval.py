@@ -1,5 +1,6 @@
 """Every fold is held out once: what is planned, refused, trained side by side, stopped, gone on with, pooled."""
 
+import dataclasses
 import json
 import math
 import os
@@ -112,18 +113,27 @@ def test_several_seeds_have_an_interval(
             path = home / f"seed-{seed}/fold-{fold}/result.json"
             record = json.loads(path.read_text())
             path.write_text(json.dumps(record | {"value": record["value"] + 0.01 * seed * fold}))
+            clips = scored.read(path.parent)
+            sure_NC = clips.probability_NC ** (seed + 1)  # as sure models say it, and not all of the same clips
+            sure_NC[:: seed + 1] = np.eye(len(CLASSES))[clips.truth[:: seed + 1]]
+            scored.write(path.with_name("scores.npz"), dataclasses.replace(clips, probability_NC=sure_NC))
     assert _main(script, copied, shards, "--seeds", "0,1,2", "--json") == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["ensemble"]["clips"] == CLIPS
+    seeds = [scored.read(home / f"seed-{seed}") for seed in (0, 1, 2)]
+    assert all((one.keys == seeds[0].keys).all() for one in seeds)
+    mean_NC = np.mean([one.probability_NC for one in seeds], 0)
+    assert found["ensemble"]["accuracy"] == pytest.approx(metrics.accuracy_score(seeds[0].truth, mean_NC.argmax(1)))
+    assert found["ensemble"]["accuracy"] not in [one["accuracy"] for one in found["pooled"]]
     means = list(found["seed_means"].values())
     ends = scipy.stats.t.interval(0.95, 2, statistics.mean(means), statistics.stdev(means) / 3**0.5)
     assert found["interval_over_seeds"] == pytest.approx(ends) and found == _results(copied)
     folds = [statistics.mean(one["value"] for one in found["runs"] if one["fold"] == fold) for fold in (1, 2, 3)]
     assert found["deviation_over_folds"] == pytest.approx(statistics.stdev(folds))
     assert np.sum(found["confusion"]) == 3 * CLIPS
-    one, all_seeds = scored.read(home / "seed-1"), scored.read(home)
-    order = np.argsort(one.keys)
-    assert all_seeds.keys.tolist() == one.keys[order].tolist()
-    np.testing.assert_allclose(all_seeds.probability_NC, one.probability_NC[order])
+    all_seeds, order = scored.read(home), np.argsort(seeds[0].keys)
+    assert all_seeds.keys.tolist() == seeds[0].keys[order].tolist()
+    np.testing.assert_allclose(all_seeds.probability_NC, mean_NC[order])
 
 
 def test_some_folds_are_a_part(
@@ -157,7 +167,7 @@ def test_some_folds_are_a_part(
         (["run.resume=never"], "run.resume=never: the same command goes on"),
         (["optim.lr=0.5"], "was begun with other settings (optim.lr: 0.001 -> 0.5)"),
         (["run.epochs=7"], "(run.epochs: 30 -> 7)"),
-        (["--validate"], "--validate: False -> True"),
+        (["--validate"], "(--validate: False -> True);"),
         (["--collect", "--name", "other"], "other: no cross-validation there"),
         (["--name", "tiny-folds/seed-0/fold-1"], "fold-1: a run lies there; give another --name"),
         (["model.chanels=8"], "did you mean `model.channels`"),
@@ -322,12 +332,23 @@ def test_a_failure_is_shown_and_the_others_go_on(stand_in: Any, capsys: Any, scr
     assert [one.state for one in made.standings] == ["finished", "failed", "finished"]
     script("crossval").failures(made.standings)
     error = capsys.readouterr().err
-    assert "seed 0 fold 2 failed with exit code 2" in error and "    error: no such thing" in error
+    assert error == f"crossval: seed 0 fold 2 failed: no such thing ({planned.turns()[1].beside('.log')})\n"
 
 
-def test_where_none_has_finished_a_failure_is_the_end(stand_in: Any) -> None:
+def test_where_none_has_finished_a_failure_is_the_end(stand_in: Any, capsys: Any, script: Any) -> None:
     made = _ran(stand_in({1: ("1", 2), 2: ("2", 0), 3: ("3", 0)}), [Place((), 1, 1)])
     assert [one.state for one in made.standings] == ["failed", "waiting", "waiting"]
+    script("crossval").failures(made.standings)
+    assert "2 more not begun" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_says_by_what(shards: Path, tmp_path: Path) -> None:
+    turn = _planned(tmp_path, shards).turns()[0]
+    one = Standing(turn, Watch(turn.folder, turn.config), "failed", code=-9, said=("step 7", "step 8"))
+    first, *last = sheets.failure(one)
+    assert "seed 0 fold 1 was killed by SIGKILL" in first and "memory" in first and last == ["    step 7", "    step 8"]
+    one.code, one.said = 1, ("Traceback", "KeyError: 3")
+    assert sheets.failure(one)[0].startswith("crossval: seed 0 fold 1 failed with exit code 1; ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -160,13 +160,16 @@ def done(standings: Sequence["Standing"]) -> str:
 
 
 def failures(standings: Sequence["Standing"]) -> None:
-    """The last lines of each run that failed."""
+    """Why each run failed: its own line of that, else its last lines; and what was not begun for that."""
+    from dist_train.crossval import sheets
+
     for standing in standings:
         if standing.state == "failed":
-            log = standing.turn.beside(".log")
-            print(f"crossval: {standing.turn.name} failed with exit code {standing.code}; {log} ends:", file=sys.stderr)
-            for line in standing.said:
-                print(f"    {line}", file=sys.stderr)
+            for line in sheets.failure(standing):
+                print(line, file=sys.stderr)
+    if waiting := sum(one.state == "waiting" for one in standings):
+        line = f"crossval: {waiting} more not begun, as none has finished; mend that, and the same command goes on"
+        print(line, file=sys.stderr)
 
 
 def tell(planned: "Plan", results: dict[str, Any], as_json: bool) -> int:

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         evaluate(options)
     except (ValueError, OSError) as error:
-        return refused(str(error), 2)
+        return refused(command.reason(error), 2)
     except KeyboardInterrupt:
         return refused("stopped", 130)
     except (MemoryError, RuntimeError) as error:

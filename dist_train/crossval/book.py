@@ -129,7 +129,8 @@ def _asked(plan: Plan) -> dict[str, Any]:
 def _compare(before: dict[str, Any], plan: Plan) -> None:
     then = configuration.check(before["config"], str(plan.root / FILE))  # a newer program may have more settings
     changed = changes(configuration.plain(then), plan.config)
-    if before["validate"] != plan.validate:
+    if before["validate"] != plan.validate:  # which stands in for valid_folds
+        changed = [one for one in changed if not one.startswith("data.valid_folds:")]
         changed.insert(0, f"--validate: {before['validate']} -> {plan.validate}")
     if before["fingerprints"] != list(plan.data):
         changed.insert(0, f"data.shards: other clips or labels than in {before['config']['data']['shards']}")

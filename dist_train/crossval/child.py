@@ -22,6 +22,7 @@ from dist_train.crossval.plan import Turn
 _BOUND = (
     "import os, sys; from dist_train.hosts import orphan; orphan.die_with_parent(); os.execv(sys.argv[1], sys.argv[1:])"
 )
+OWN = "error: "  # begins the line in which a run says why it ends
 _KEPT = 5.0  # seconds between two notes of the time that a run has taken
 
 
@@ -81,11 +82,12 @@ class Child:
         self.process.wait()
 
     def last(self, lines: int = 12) -> list[str]:
-        """Its last lines of this start."""
+        """Why this start ended, where it says so (torchrun's own words may follow), else its last lines."""
         with self.turn.beside(".log").open("rb") as log:
             log.seek(self.start)
             text = log.read().decode("utf-8", "replace")
-        return list(deque((line for line in text.splitlines() if line.strip()), lines))
+        own = next((line for line in text.splitlines() if line.startswith(OWN)), None)
+        return [own] if own else list(deque((line for line in text.splitlines() if line.strip()), lines))
 
 
 def spent(turn: Turn) -> float:

@@ -99,10 +99,20 @@ def summary(plan: Plan, runs: list[Done]) -> dict[str, Any]:
         "pooled": [
             {"seed": seed, "clips": one.clips, **one.values, "intervals": spans[seed]} for seed, one in whole.items()
         ],
+        "ensemble": _ensemble(plan, clips, known),
         **_confused(whole, next(iter(clips.values())).classes if clips else ()),
         "seconds": sum(spent(one.turn) for one in runs),
         "runs": [_row(one) for one in runs],
     }
+
+
+def _ensemble(plan: Plan, clips: dict[int, Scored], known: dict[str, int]) -> dict[str, Any] | None:
+    """All clips, each by the mean of the probabilities of all seeds' models that had not heard it; None of one seed."""
+    if len(clips) < 2:
+        return None
+    whole = together(list(clips.values()))
+    values = figures.of(whole, plan.config.evaluation.k).values
+    return {"clips": len(whole.keys), **values, "intervals": _spans(plan, whole, known)}
 
 
 def _spans(plan: Plan, clips: Scored, known: dict[str, int]) -> dict[str, list[float]]:

@@ -1,10 +1,12 @@
 """Standings and results of a cross-validation -> tables and lines to show."""
 
 import heapq
+import signal
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from dist_train.crossval.child import OWN
 from dist_train.crossval.course import Standing
 from dist_train.scoring.sheets import number
 from dist_train.sheet import Sheet
@@ -31,6 +33,20 @@ def line(standing: Standing) -> str:
     return f"{name}: " + ", ".join(
         part for part in (state, epoch and f"epoch {epoch}", loss and f"loss {loss}", time) if part
     )
+
+
+def failure(standing: Standing) -> list[str]:
+    """Why a run failed, and where its log lies: in one line where it says so itself, else with its last lines."""
+    name, log, code = standing.turn.name, standing.turn.beside(".log"), standing.code
+    if code > 0 and standing.said and standing.said[0].startswith(OWN):
+        return [f"crossval: {name} failed: {standing.said[0].removeprefix(OWN)} ({log})"]
+    ended = f"failed with exit code {code}"
+    if code < 0:
+        number = -code
+        ended = f"was killed by {signal.Signals(number).name if number in set(signal.Signals) else f'signal {number}'}"
+        if number == getattr(signal, "SIGKILL", None):
+            ended += ", as a system does that lacks memory (--jobs 1 takes the least)"
+    return [f"crossval: {name} {ended}; {log} ends:", *(f"    {line}" for line in standing.said)]
 
 
 def left(standings: Sequence[Standing]) -> float | None:
@@ -83,10 +99,9 @@ def words(results: dict[str, Any]) -> list[str]:
     if results.get("best"):
         lines.append(sentence(f"best checkpoints' {results['metric']}", results["best"]))
     for one in results["pooled"]:
-        names = [name for name in one if name not in ("seed", "clips", "intervals")][:_NAMED]
-        spans = one.get("intervals") or {}
-        parts = [f"{name} {one[name]:.4f}{span(spans.get(name))}" for name in names if one[name] is not None]
-        lines.append(f"pooled over {one['clips']} clips, seed {one['seed']}: {', '.join(parts)}")
+        lines.append(f"pooled over {one['clips']} clips, seed {one['seed']}: {_scores(one)}")
+    if one := results.get("ensemble"):
+        lines.append(f"the seeds' models as an ensemble, pooled over {one['clips']} clips: {_scores(one)}")
     if any(one.get("intervals") for one in results["pooled"]):
         lines.append("in brackets: 95 % bootstrap intervals over clips (by recording or speaker where these are known)")
     if results.get("worst"):
@@ -98,6 +113,13 @@ def words(results: dict[str, Any]) -> list[str]:
         pairs = ", ".join(f"seed {seed} fold {fold}" for seed, fold in results["missing"])
         lines.append(f"partial: not there are {pairs}")
     return lines
+
+
+def _scores(one: dict[str, Any]) -> str:
+    """Of pooled clips, with the intervals that are there."""
+    names = [name for name in one if name not in ("seed", "clips", "intervals")][:_NAMED]
+    spans = one.get("intervals") or {}
+    return ", ".join(f"{name} {one[name]:.4f}{span(spans.get(name))}" for name in names if one[name] is not None)
 
 
 def sentence(name: str, over: dict[str, Any]) -> str:
