@@ -158,6 +158,18 @@ def test_a_million_clips_take_little_memory(clips: int) -> None:
         assert (high - low) / 2 == pytest.approx(half, rel=0.15)
 
 
+def test_labels_ranked_together_are_as_many_at_once_as_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = made(40, several=True, classes=5)
+    whole = intervals.bootstrap(part, ["micro_map"])
+    monkeypatch.setattr(intervals, "_CHUNK", 1 << 14)
+    tracemalloc.start()
+    found = intervals.bootstrap(part, ["micro_map"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * 8 * intervals._CHUNK
+    assert found == whole
+
+
 @pytest.mark.parametrize("kind", ["precision", "area"])
 def test_influences_are_derivatives(kind: str) -> None:
     part = made(40, True, seed=2)

@@ -178,10 +178,13 @@ def _kinds(tally: Tally, unit_N: Ids | None) -> tuple[Ids, Floats | None] | None
     return (count_M, cells_MK.astype(np.float64)) if 6 * len(count_M) < count else None
 
 
-def _weights(clips: int, draws: int, seed: int, unit_N: Ids | None) -> Iterator[Floats]:
-    """How often each clip is in a draw, some (d, clips) at a time; the same whatever they are wanted for."""
+def _weights(clips: int, draws: int, seed: int, unit_N: Ids | None, entries: int = 1) -> Iterator[Floats]:
+    """How often each clip is in a draw, some (d, clips) at a time; the same whatever they are wanted for.
+
+    `entries`: of a clip in what is made of them.
+    """
     random, count = np.random.default_rng(seed), clips if unit_N is None else int(unit_N.max()) + 1
-    rows = max(1, _CHUNK // clips)
+    rows = max(1, _CHUNK // (clips * entries))
     for start in range(0, draws, rows):
         some = min(rows, draws - start)
         taken = random.integers(0, count, (some, count)) + np.arange(some)[:, None] * count
@@ -229,10 +232,11 @@ def _sampled(
     name: str, rankings: Sequence[Ranking], draws: int, seed: int, unit_N: Ids | None, clips: int
 ) -> tuple[float, Floats]:
     def value(weight_DN: Floats) -> Floats:
-        values = [_ranked(name, one, _spread(weight_DN, one)) for one in rankings]
+        values = [_ranked(name, one, weight_DN) for one in rankings]
         return np.nanmean(np.stack(values), axis=0) if len(values) > 1 else values[0]
 
-    drawn = [value(weight_DN) for weight_DN in _weights(clips, draws, seed, unit_N)]
+    entries = len(rankings[0].order) // clips
+    drawn = [value(weight_DN) for weight_DN in _weights(clips, draws, seed, unit_N, entries)]
     return float(value(np.ones((1, clips)))[0]), np.concatenate(drawn)
 
 
@@ -257,11 +261,6 @@ def _law(value: float, influence_U: Floats, draws: int) -> Floats:
 
 def _ranked(name: str, ranking: Ranking, weight_DN: Floats) -> Floats:
     return ranking.area(weight_DN) if name == "auc" else ranking.average_precision(weight_DN)
-
-
-def _spread(weight_DN: Floats, ranking: Ranking) -> Floats:
-    """Weights of clips as those of all their labels, where these are ranked together."""
-    return np.repeat(weight_DN, len(ranking.order) // weight_DN.shape[1], axis=1)
 
 
 def _interval(value: float, drawn: Floats, level: float) -> Interval:
