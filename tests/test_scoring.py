@@ -3,6 +3,7 @@
 import csv
 import math
 import tracemalloc
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +108,31 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 0.90 <= held / 150 <= 0.99
     assert by_group / 150 >= 0.87
     assert by_clip / 150 <= 0.84  # clips of one recording say less than as many of others
+
+
+def test_an_interval_has_a_width_where_draws_are_biased() -> None:
+    """The calibration error of a model that is calibrated: that of every draw is larger."""
+    random = np.random.default_rng(0)
+    chance_NC = np.exp(random.normal(size=(80, 10)))
+    chance_NC /= chance_NC.sum(1, keepdims=True)
+    truth = (chance_NC.cumsum(1) > random.random((80, 1))).argmax(1)
+    part = Scored(np.arange(80).astype(str), tuple("abcdefghij"), truth, chance_NC, np.zeros(80, np.bool_))
+    value = figures.of(part).values["ece"]
+    low, high = intervals.bootstrap(part, ["ece"])["ece"]
+    assert 0 <= low < value < high and high - low > 0.05
+
+
+def test_draws_equal_to_the_score_are_on_both_sides_of_it() -> None:
+    low, high = intervals.bootstrap(_guesses(np.arange(20) % 2 == 0), ["accuracy"], 4000)["accuracy"]
+    assert low + high == pytest.approx(1, abs=0.03)
+
+
+def test_a_draw_without_a_class_of_both_kinds_is_left_out_in_silence() -> None:
+    truth = np.array([[1, 0], [0, 1], [1, 0]])
+    part = Scored(np.array(["a", "b", "c"]), ("x", "y"), truth, 0.2 + 0.5 * truth, np.zeros(3, np.bool_))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert intervals.bootstrap(part, ["auc"]) == {"auc": (1.0, 1.0)}
 
 
 def _guesses(right_N: np.ndarray) -> Scored:

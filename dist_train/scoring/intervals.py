@@ -48,7 +48,10 @@ def bootstrap(
     no draw can differ; the accuracy's interval is then the exact binomial one of as many draws as there are groups.
     """
     unit_N = units(groups)
-    found = {name: _interval(*values, level) for name, values in _drawn(scored, names, draws, seed, unit_N).items()}
+    found = {}
+    for name, values in _drawn(scored, names, draws, seed, unit_N).items():
+        low, high = _interval(*values, level)
+        found[name] = (low, high) if name == "d_prime" else (max(low, 0.0), high)
     if "accuracy" in found:
         found["accuracy"] = _bounded(found["accuracy"], right(scored), unit_N, level)
     return found
@@ -232,8 +235,9 @@ def _sampled(
     name: str, rankings: Sequence[Ranking], draws: int, seed: int, unit_N: Ids | None, clips: int
 ) -> tuple[float, Floats]:
     def value(weight_DN: Floats) -> Floats:
-        values = [_ranked(name, one, weight_DN) for one in rankings]
-        return np.nanmean(np.stack(values), axis=0) if len(values) > 1 else values[0]
+        values_RD = np.stack([_ranked(name, one, weight_DN) for one in rankings])
+        with np.errstate(invalid="ignore"):  # a draw may leave no class that has both kinds of clips
+            return np.asarray(np.nansum(values_RD, axis=0) / (~np.isnan(values_RD)).sum(0))
 
     entries = len(rankings[0].order) // clips
     drawn = [value(weight_DN) for weight_DN in _weights(clips, draws, seed, unit_N, entries)]
@@ -264,14 +268,21 @@ def _ranked(name: str, ranking: Ranking, weight_DN: Floats) -> Floats:
 
 
 def _interval(value: float, drawn: Floats, level: float) -> Interval:
-    """Bias-corrected percentiles of the draws in which the score means something."""
+    """Bias-corrected percentiles of the draws in which the score means something.
+
+    Where the clips' own score lies in a tail of its draws, these percentiles are all in the tail's last draws, as near
+    to each other as may be: the interval is then the normal one of the draws' deviation.
+    """
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn) or math.isnan(value):
         return math.nan, math.nan
     below = float((drawn < value).mean() + (drawn == value).mean() / 2)
+    tail = (1 - level) / 2
+    if not tail <= below <= 1 - tail and np.isfinite(drawn).all():
+        half = -_NORMAL.inv_cdf(tail) * float(drawn.std())
+        return value - half, value + half
     shift = 2 * _NORMAL.inv_cdf(min(max(below, 0.5 / len(drawn)), 1 - 0.5 / len(drawn)))
-    ends = (_NORMAL.cdf(shift + _NORMAL.inv_cdf(share)) for share in ((1 - level) / 2, (1 + level) / 2))
-    low, high = np.quantile(drawn, list(ends))
+    low, high = np.quantile(drawn, [_NORMAL.cdf(shift + _NORMAL.inv_cdf(share)) for share in (tail, 1 - tail)])
     return float(low), float(high)
 
 
