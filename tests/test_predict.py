@@ -137,6 +137,8 @@ def test_what_is_broken_is_named_and_the_others_go_on(home: Path, tool: Tool) ->
         (["--raw", "16000:1:s8", "-"], "--raw 16000:1:s8: give RATE"),
         (["--raw", "fast", "-"], "--raw fast: give RATE"),
         (["--timeline", "--hop", "9", "x"], "up to the window of 0.4 s"),
+        (["--timeline", "--hop", "inf", "x"], "hop=inf s: give a hop over 0"),
+        (["--timeline", "--hop", "nan", "x"], "hop=nan s: give a hop over 0"),
         (["--hop", "1", "x"], "--hop: is for --timeline and --format labels"),
         (["--min-duration", "1", "--json", "x"], "--min-duration: is for --timeline"),
         (["--timeline", "--threads", "2", "x"], "--threads: a timeline is read by one"),
