@@ -143,7 +143,7 @@ def test_what_is_broken_is_named_and_the_others_go_on(home: Path, tool: Tool) ->
         (["--min-duration", "1", "--json", "x"], "--min-duration: is for --timeline"),
         (["--timeline", "--threads", "2", "x"], "--threads: a timeline is read by one"),
         (["--threshold", "2", "x"], "between 0 and 1"),
-        (["--device", "cudda", "x"], "--device cudda: "),
+        (["--device", "cudda", "x"], "device cudda: no device; give cpu, cuda"),
         (["--set", "evaluation.clips=full", "x"], "unknown key `evaluation.clips`"),
         (["ftp://host/x.wav"], "x.wav: ftp:// is not supported"),
     ],
