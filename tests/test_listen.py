@@ -253,7 +253,6 @@ def test_a_device_that_is_pulled_out(
         (["run", "-", "--threshold", "nan"], "--threshold nan: is not from 0 to 1"),
         (["run", "-", "--action", "cat=true"], "--action cat=true: begins with no class"),
         (["run", "--device", "none"], "--device none: No input device matching 'none'; see --list-devices"),
-        (["run", "-", "--model-device", "toaster"], "--model-device toaster: no device; give cpu, cuda"),
         (["run", "--channels", "9"], "Invalid number of channels"),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import math
 import tracemalloc
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,6 +120,31 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert by_clip / 150 <= 0.84  # clips of one recording say less than as many of others
 
 
+def test_an_interval_has_a_width_where_draws_are_biased() -> None:
+    """The calibration error of a model that is calibrated: that of every draw is larger."""
+    random = np.random.default_rng(0)
+    chance_NC = np.exp(random.normal(size=(80, 10)))
+    chance_NC /= chance_NC.sum(1, keepdims=True)
+    truth = (chance_NC.cumsum(1) > random.random((80, 1))).argmax(1)
+    part = Scored(np.arange(80).astype(str), tuple("abcdefghij"), truth, chance_NC, np.zeros(80, np.bool_))
+    value = figures.of(part).values["ece"]
+    low, high = intervals.bootstrap(part, ["ece"])["ece"]
+    assert 0 <= low < value < high and high - low > 0.05
+
+
+def test_draws_equal_to_the_score_are_on_both_sides_of_it() -> None:
+    low, high = intervals.bootstrap(_guesses(np.arange(20) % 2 == 0), ["accuracy"], 4000)["accuracy"]
+    assert low + high == pytest.approx(1, abs=0.03)
+
+
+def test_a_draw_without_a_class_of_both_kinds_is_left_out_in_silence() -> None:
+    truth = np.array([[1, 0], [0, 1], [1, 0]])
+    part = Scored(np.array(["a", "b", "c"]), ("x", "y"), truth, 0.2 + 0.5 * truth, np.zeros(3, np.bool_))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert intervals.bootstrap(part, ["auc"]) == {"auc": (1.0, 1.0)}
+
+
 def _guesses(right_N: np.ndarray) -> Scored:
     probability_NC = np.where(right_N[:, None], [0.7, 0.3], [0.3, 0.7])
     keys = np.arange(len(right_N)).astype(str)
@@ -166,6 +192,18 @@ def test_a_million_clips_take_little_memory(clips: int) -> None:
     assert (high - low) / 2 == pytest.approx(math.sqrt(2) * half, rel=0.15)
     for low, high in (plain, grouped):  # groups of clips that have nothing in common are as good as clips
         assert (high - low) / 2 == pytest.approx(half, rel=0.15)
+
+
+def test_labels_ranked_together_are_as_many_at_once_as_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = made(40, several=True, classes=5)
+    whole = intervals.bootstrap(part, ["micro_map"])
+    monkeypatch.setattr(intervals, "_CHUNK", 1 << 14)
+    tracemalloc.start()
+    found = intervals.bootstrap(part, ["micro_map"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * 8 * intervals._CHUNK
+    assert found == whole
 
 
 @pytest.mark.parametrize("kind", ["precision", "area"])
@@ -231,32 +269,34 @@ def test_differences_are_drawn_in_pairs(several: bool) -> None:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_calibration_and_its_mending(several: bool) -> None:
+@pytest.mark.parametrize("power", [2, 0.5])
+def test_calibration_and_its_mending(several: bool, power: float) -> None:
     random = np.random.default_rng(8)
     logits_NC = random.normal(size=(6000, 3)) * 2
     if several:
         truth = (random.random((6000, 3)) < 1 / (1 + np.exp(-logits_NC))).astype(np.int64)
-        said_NC = 1 / (1 + np.exp(-2 * logits_NC))
+        said_NC = 1 / (1 + np.exp(-power * logits_NC))
     else:
         odds = np.exp(logits_NC)
         truth = (random.random((6000, 1)) > (odds / odds.sum(1, keepdims=True)).cumsum(1)).sum(1).clip(0, 2)
-        said_NC = odds**2 / (odds**2).sum(1, keepdims=True)
+        said_NC = odds**power / (odds**power).sum(1, keepdims=True)
     keys = np.arange(6000).astype(str)
     part = Scored(keys, ("a", "b", "c"), truth, said_NC, np.zeros(6000, np.bool_))
     found = calibration.of(part)
     assert found is not None and sum(one.cases for one in found.bins) == (18000 if several else 6000)
     if not several:
         assert found.ece == pytest.approx(figures.of(part).values["ece"], abs=1e-5)
-    power = calibration.temperature(part)
-    assert power == pytest.approx(2, rel=0.05)  # the model is twice as sure as it may be
-    mended = calibration.scaled(part, power)
+    assert (found.over > 0) == (power > 1)
+    chosen = calibration.temperature(part)
+    assert chosen == pytest.approx(power, rel=0.06)  # the model is twice as sure as it may be, or half
+    mended = calibration.scaled(part, chosen)
     after = calibration.of(mended)
     assert after is not None and after.ece < found.ece / 3
     np.testing.assert_array_equal(mended.probability_NC.argmax(1), said_NC.argmax(1))
     # unreadable clips, as sure as can be, have no part in it
     broken = replace(part, bad=np.arange(6000) % 2 == 0)
     broken.probability_NC[broken.bad] = np.eye(3)[0]
-    assert calibration.temperature(broken) == pytest.approx(2, rel=0.1)
+    assert calibration.temperature(broken) == pytest.approx(power, rel=0.1)
 
 
 def test_thresholds_of_labels_are_the_best_there_are() -> None:
@@ -268,12 +308,15 @@ def test_thresholds_of_labels_are_the_best_there_are() -> None:
         said = [score_N >= one for one in score_N]
         best = max(2 * (one & (truth_N > 0)).sum() / (one.sum() + truth_N.sum()) for one in said)
         assert reached == pytest.approx(best, abs=1e-12)
+        assert found[number] not in score_N  # between two: another machine's last bit changes nothing
 
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("precision", [0.7, 0.9])
-def test_unknown_keeps_as_many_as_have_the_precision(several: bool, precision: float) -> None:
+@pytest.mark.parametrize("digits", [1, 16])
+def test_unknown_keeps_as_many_as_have_the_precision(several: bool, precision: float, digits: int) -> None:
     part = made(300, several, seed=10)
+    part = replace(part, probability_NC=part.probability_NC.round(digits))  # with equal ones, or without
     found = unknown.choose(part, precision, "valid", False)
     said_N, right_N = part.probability_NC.max(1)[~part.bad], figures.right(part)[~part.bad]
     kept = said_N >= found.threshold

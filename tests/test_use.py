@@ -348,7 +348,7 @@ def test_threads_take_turns(model: Model) -> None:
 
 
 def test_importing_is_cheap_and_loading_refuses_in_one_line(
-    home: Path, tmp_path: Path, environment: dict[str, str]
+    home: Path, model: Model, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     code = (
         "import dist_train, sys; dist_train.__all__; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
@@ -361,6 +361,18 @@ def test_importing_is_cheap_and_loading_refuses_in_one_line(
     assert load(home / "run", "cpu", ["evaluation.hop=0.1"]).config.evaluation.hop == 0.1
     with pytest.raises(AttributeError, match="nothing"):
         _ = __import__("dist_train").nothing
+
+
+def test_a_device_that_is_not_there(home: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="device toaster: no device; give cpu, cuda"):
+        load(home / "run", "toaster")
+
+    def built_without(*size: int, device: torch.device) -> torch.Tensor:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch, "empty", built_without)
+    with pytest.raises(ValueError, match="device cuda: Torch not compiled with CUDA enabled"):
+        load(home / "run", "cuda")
 
 
 def test_the_server_of_the_page(home: Path, model: Model, sounds: dict[str, Path], root: Path) -> None:

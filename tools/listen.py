@@ -101,12 +101,7 @@ def loaded(options: argparse.Namespace) -> Any:
     from dist_train import load
 
     overrides = [word for word in options.rest if word != "-"]
-    try:
-        return load(options.run, device=options.model_device, overrides=overrides)
-    except RuntimeError as error:  # torch's, of a device that is not there
-        why, kind = str(error).splitlines()[0], "no device; give cpu, cuda, cuda:1 or mps"
-        why = kind if why.startswith("Expected one of") else why
-        raise ValueError(f"--model-device {options.model_device}: {why}") from None
+    return load(options.run, device=options.model_device, overrides=overrides)
 
 
 def opened(options: argparse.Namespace) -> Any:

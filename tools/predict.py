@@ -73,11 +73,7 @@ def predict(options: argparse.Namespace) -> int:
 
     found = inputs.found(options.audio, lambda: standard(options.raw))
     places = labelled(found, options) if options.format == "labels" else {}
-    try:
-        model = load(options.run, options.device, options.set)
-    except RuntimeError as error:  # torch's, of a device that is not there
-        why, kind = str(error).splitlines()[0], "no device; give cpu, cuda, cuda:1 or mps"
-        raise ValueError(f"--device {options.device}: {kind if why.startswith('Expected one of') else why}") from None
+    model = load(options.run, options.device, options.set)
     refused = list[str]()
 
     def bad(one: Any) -> None:

@@ -266,14 +266,25 @@ def load(
     device: default a GPU if there is one, else the CPU. overrides: settings in the place of the run's, such as
     `evaluation.clip=full`. exact: a sound's probabilities do not depend on what is predicted beside it, by a bit; with
     False small batches are not padded, and a single sound takes a fraction of the time, equal up to rounding in fp32.
-    ValueError: no run there, no sound checkpoint, or overrides that do not fit.
+    ValueError: no run there, no sound checkpoint, no such device, or overrides that do not fit.
     """
     path = Path(run)
-    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    world = World(Place(), place, "gloo", torch.get_num_threads())
+    world = World(Place(), _device(device), "gloo", torch.get_num_threads())
     if path.suffix == exported.SUFFIX and not path.is_dir():
         found, threshold = exported.read(path, overrides, world)
     else:
         found, threshold = saved.load(path, list(overrides), world), unknown.read(path)
     found.model.requires_grad_(False)
     return Model(Scorer(found, exact), threshold)
+
+
+def _device(asked: str | torch.device | None) -> torch.device:
+    """ValueError: it is not here."""
+    try:
+        device = torch.device(asked if asked is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the second from a torch that was built without CUDA
+        why = str(error).partition("\n")[0]
+        why = "no device; give cpu, cuda, cuda:1 or mps" if why.startswith("Expected one of") else why
+        raise ValueError(f"device {asked}: {why}") from None
+    return device

@@ -108,7 +108,7 @@ class Way:
         return max(1, int(np.ceil(self.min_duration / self.cell - 1e-9)))
 
     def __post_init__(self) -> None:
-        if not 0 < self.step <= self.size:
+        if not (self.hop is None or np.isfinite(self.hop)) or not 0 < self.step <= self.size:
             seconds = self.size / self.rate
             raise ValueError(f"hop={self.hop:g} s: give a hop over 0, up to the window of {seconds:g} s")
         if self.smooth not in SMOOTHINGS:

@@ -28,7 +28,8 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """ece: expected calibration error; most: the largest gap of a bin; over: mean probability minus share right."""
+    """ece: expected calibration error; most: the largest gap of a bin; over: mean probability of the guesses minus the
+    share that is right, where of several labels each label's yes or no is a guess."""
 
     ece: float
     most: float
@@ -50,6 +51,8 @@ def of(scored: Scored, bins: int = BINS) -> Calibration | None:
     ]
     gaps = np.abs(mean - share)
     ece = float((gaps * count).sum() / len(said))
+    if scored.several:
+        said, true = np.maximum(said, 1 - said), (said > 0.5) == true
     return Calibration(ece, float(gaps[count > 0].max()), float(said.mean() - true.mean()), tuple(rows))
 
 

@@ -48,7 +48,10 @@ def bootstrap(
     no draw can differ; the accuracy's interval is then the exact binomial one of as many draws as there are groups.
     """
     unit_N = units(groups)
-    found = {name: _interval(*values, level) for name, values in _drawn(scored, names, draws, seed, unit_N).items()}
+    found = {}
+    for name, values in _drawn(scored, names, draws, seed, unit_N).items():
+        low, high = _interval(*values, level)
+        found[name] = (low, high) if name == "d_prime" else (max(low, 0.0), high)
     if "accuracy" in found:
         found["accuracy"] = _bounded(found["accuracy"], right(scored), unit_N, level)
     return found
@@ -178,10 +181,13 @@ def _kinds(tally: Tally, unit_N: Ids | None) -> tuple[Ids, Floats | None] | None
     return (count_M, cells_MK.astype(np.float64)) if 6 * len(count_M) < count else None
 
 
-def _weights(clips: int, draws: int, seed: int, unit_N: Ids | None) -> Iterator[Floats]:
-    """How often each clip is in a draw, some (d, clips) at a time; the same whatever they are wanted for."""
+def _weights(clips: int, draws: int, seed: int, unit_N: Ids | None, entries: int = 1) -> Iterator[Floats]:
+    """How often each clip is in a draw, some (d, clips) at a time; the same whatever they are wanted for.
+
+    `entries`: of a clip in what is made of them.
+    """
     random, count = np.random.default_rng(seed), clips if unit_N is None else int(unit_N.max()) + 1
-    rows = max(1, _CHUNK // clips)
+    rows = max(1, _CHUNK // (clips * entries))
     for start in range(0, draws, rows):
         some = min(rows, draws - start)
         taken = random.integers(0, count, (some, count)) + np.arange(some)[:, None] * count
@@ -229,10 +235,12 @@ def _sampled(
     name: str, rankings: Sequence[Ranking], draws: int, seed: int, unit_N: Ids | None, clips: int
 ) -> tuple[float, Floats]:
     def value(weight_DN: Floats) -> Floats:
-        values = [_ranked(name, one, _spread(weight_DN, one)) for one in rankings]
-        return np.nanmean(np.stack(values), axis=0) if len(values) > 1 else values[0]
+        values_RD = np.stack([_ranked(name, one, weight_DN) for one in rankings])
+        with np.errstate(invalid="ignore"):  # a draw may leave no class that has both kinds of clips
+            return np.asarray(np.nansum(values_RD, axis=0) / (~np.isnan(values_RD)).sum(0))
 
-    drawn = [value(weight_DN) for weight_DN in _weights(clips, draws, seed, unit_N)]
+    entries = len(rankings[0].order) // clips
+    drawn = [value(weight_DN) for weight_DN in _weights(clips, draws, seed, unit_N, entries)]
     return float(value(np.ones((1, clips)))[0]), np.concatenate(drawn)
 
 
@@ -259,20 +267,22 @@ def _ranked(name: str, ranking: Ranking, weight_DN: Floats) -> Floats:
     return ranking.area(weight_DN) if name == "auc" else ranking.average_precision(weight_DN)
 
 
-def _spread(weight_DN: Floats, ranking: Ranking) -> Floats:
-    """Weights of clips as those of all their labels, where these are ranked together."""
-    return np.repeat(weight_DN, len(ranking.order) // weight_DN.shape[1], axis=1)
-
-
 def _interval(value: float, drawn: Floats, level: float) -> Interval:
-    """Bias-corrected percentiles of the draws in which the score means something."""
+    """Bias-corrected percentiles of the draws in which the score means something.
+
+    Where the clips' own score lies in a tail of its draws, these percentiles are all in the tail's last draws, as near
+    to each other as may be: the interval is then the normal one of the draws' deviation.
+    """
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn) or math.isnan(value):
         return math.nan, math.nan
     below = float((drawn < value).mean() + (drawn == value).mean() / 2)
+    tail = (1 - level) / 2
+    if not tail <= below <= 1 - tail and np.isfinite(drawn).all():
+        half = -_NORMAL.inv_cdf(tail) * float(drawn.std())
+        return value - half, value + half
     shift = 2 * _NORMAL.inv_cdf(min(max(below, 0.5 / len(drawn)), 1 - 0.5 / len(drawn)))
-    ends = (_NORMAL.cdf(shift + _NORMAL.inv_cdf(share)) for share in ((1 - level) / 2, (1 + level) / 2))
-    low, high = np.quantile(drawn, list(ends))
+    low, high = np.quantile(drawn, [_NORMAL.cdf(shift + _NORMAL.inv_cdf(share)) for share in (tail, 1 - tail)])
     return float(low), float(high)
 
 

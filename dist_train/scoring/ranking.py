@@ -20,7 +20,10 @@ class Ranking:
         self.truth = truth_N[self.order]
 
     def average_precision(self, weight_DN: Floats) -> Floats:
-        """(D,) of each row of weights, which count a clip so often; NaN without a positive."""
+        """(D,) of each row of weights of clips, which count a clip so often; NaN without a positive.
+
+        Where several labels of each clip are ranked together, a clip's weight is that of each.
+        """
         hits, alarms = self._points(weight_DN)
         with np.errstate(invalid="ignore", divide="ignore"):
             precision = np.where(hits > 0, hits / (hits + alarms), 0.0)
@@ -61,7 +64,7 @@ class Ranking:
 
     def _points(self, weight_DN: Floats) -> tuple[Floats, Floats]:
         """(D, levels) hits and false alarms when everything of a score at least as high is taken."""
-        sorted_DN = weight_DN[:, self.order]
+        sorted_DN = weight_DN[:, self.order * weight_DN.shape[1] // len(self.order)]
         hits = np.cumsum(sorted_DN * self.truth, axis=1)[:, self.last]
         return hits, np.cumsum(sorted_DN, axis=1)[:, self.last] - hits
 
