@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dist_train.export.beside import Answer
+from dist_train.export.folding import folded
 from dist_train.export.graph import Graph
 from dist_train.export.program import refused
 
@@ -43,13 +44,15 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
                 input_names=["wave"],
                 output_names=names,
                 opset_version=OPSET,
+                optimize=False,
                 custom_translation_table={operator.floordiv: _floor_of_quotient},
             )
+            assert done is not None
+            done.model = folded(done.model)
         except MemoryError:
             raise
         except Exception as error:  # as many kinds as operations
             raise ValueError(refused(graph, error)) from error
-    assert done is not None
     proto = done.model_proto
     _cleaned(proto)
     proto.producer_name, proto.producer_version = "dist_train", ""
