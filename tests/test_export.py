@@ -229,6 +229,14 @@ def test_a_tiny_file_answers_as_the_run_does_with_and_without_torch(tmp_path: Pa
     np.testing.assert_allclose(chances, model.probabilities(wave), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("divisor", [1, 2, 3, 100])
+def test_whole_numbers_are_divided_as_in_python(divisor: int) -> None:
+    """Those under 0 too: sizes are rounded up as -(-n // 2)."""
+    numbers = np.arange(-250, 251)
+    found = interchange.quotient(numbers, np.array(divisor))
+    np.testing.assert_array_equal(getattr(found, "value", found), numbers // divisor)
+
+
 @pytest.fixture(scope="module")
 def made(finished: Run, tmp_path_factory: pytest.TempPathFactory, script: Callable[[str], ModuleType]) -> Path:
     """An ONNX file of a run that was trained, by the tool."""

@@ -45,7 +45,7 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
                 output_names=names,
                 opset_version=OPSET,
                 optimize=False,
-                custom_translation_table={operator.floordiv: _floor_of_quotient},
+                custom_translation_table={operator.floordiv: quotient},
             )
             assert done is not None
             done.model = folded(done.model)
@@ -61,7 +61,7 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
     return proto
 
 
-def _floor_of_quotient(one: Any, other: Any) -> Any:
+def quotient(one: Any, other: Any) -> Any:
     """Whole numbers divided as Python does it. torch's own rule is for positive ones: it rounds -n // 2 towards 0, and
     so ceilings, -(-n // 2), come out one short."""
     from onnxscript import opset20
