@@ -394,6 +394,7 @@ def test_what_is_refused(
         ([run, "--to", "torch", "--int8", "static"], "--int8 is for --to onnx"),
         ([run, "--to", "safetensors", "--half"], "--half is for --to onnx"),
         ([run, "--to", "onnx", "--clips", "-1"], "--clips is a number from 0 on"),
+        ([run, "--to", "torch", "evaluation.clip=full"], "--to torch hears windows only: give evaluation.clip=windows"),
         ([run, "--to", "onnx", "model.chanels=8"], "unknown key `model.chanels`"),
     ):
         assert tool.main(arguments) == 2
@@ -432,7 +433,6 @@ def test_every_network(name: str, clip: str, monkeypatch: pytest.MonkeyPatch) ->
     assert found.largest < beside.LIMIT and not found.others
 
 
-@pytest.mark.full
 def test_recurrent_layers_hear_windows_only() -> None:
     settings = _settings(model={"name": "crnn"}, evaluation={"clip": "full"})
     with pytest.raises(ValueError, match=r"cannot follow Crnn with evaluation.clip=full .*; give evaluation.clip=win"):

@@ -52,7 +52,7 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
         except MemoryError:
             raise
         except Exception as error:  # as many kinds as operations
-            raise ValueError(refused(graph, error)) from error
+            raise ValueError(refused(graph, type(error).__name__)) from error
     proto = done.model_proto
     _cleaned(proto)
     proto.producer_name, proto.producer_version = "dist_train", ""
