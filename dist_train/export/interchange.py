@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dist_train.export.beside import Answer
+from dist_train.export.folding import folded
 from dist_train.export.graph import Graph
 from dist_train.export.program import refused
 
@@ -43,13 +44,15 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
                 input_names=["wave"],
                 output_names=names,
                 opset_version=OPSET,
-                custom_translation_table={operator.floordiv: _floor_of_quotient},
+                optimize=False,
+                custom_translation_table={operator.floordiv: quotient},
             )
+            assert done is not None
+            done.model = folded(done.model)
         except MemoryError:
             raise
         except Exception as error:  # as many kinds as operations
-            raise ValueError(refused(graph, error)) from error
-    assert done is not None
+            raise ValueError(refused(graph, type(error).__name__)) from error
     proto = done.model_proto
     _cleaned(proto)
     proto.producer_name, proto.producer_version = "dist_train", ""
@@ -58,7 +61,7 @@ def model(made: torch.export.ExportedProgram, graph: Graph, facts: dict[str, str
     return proto
 
 
-def _floor_of_quotient(one: Any, other: Any) -> Any:
+def quotient(one: Any, other: Any) -> Any:
     """Whole numbers divided as Python does it. torch's own rule is for positive ones: it rounds -n // 2 towards 0, and
     so ceilings, -(-n // 2), come out one short."""
     from onnxscript import opset20

@@ -24,6 +24,8 @@ def program(graph: Graph) -> torch.export.ExportedProgram:
 
     Whole clips (evaluation.clip=full) are for ONNX alone: the program holds on to what it saw of the example's length.
     """
+    if graph.cut.whole and any(isinstance(part, torch.nn.RNNBase) for part in graph.modules()):
+        raise ValueError(refused(graph, "recurrent layers, which it unrolls for one number of frames"))
     wave = graph.example()
     with _plain(graph):
         try:
@@ -31,17 +33,17 @@ def program(graph: Graph) -> torch.export.ExportedProgram:
         except (ValueError, MemoryError):
             raise
         except Exception as error:  # a dozen kinds, none of them for users
-            raise ValueError(refused(graph, error)) from error
+            raise ValueError(refused(graph, type(error).__name__)) from error
     # Some kernels' rules note down that a batch was not of one; whether that matters the comparison with the run says.
     made._guards_code = []
     return made
 
 
-def refused(graph: Graph, error: Exception) -> str:
+def refused(graph: Graph, why: str) -> str:
     """One line for what an exporter says in a hundred."""
     name = type(graph.network).__name__
     advice = "give evaluation.clip=windows" if graph.cut.whole else "tell the makers of dist_train"
-    return f"torch cannot follow {name} with evaluation.clip={graph.evaluation.clip} ({type(error).__name__}); {advice}"
+    return f"torch cannot follow {name} with evaluation.clip={graph.evaluation.clip} ({why}); {advice}"
 
 
 def written(made: torch.export.ExportedProgram, facts: dict[str, str]) -> bytes:
