@@ -4,12 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Literal, TextIO
 
 from dist_train.sheet import Sheet
 
 QUIET = 5.0  # seconds between plain lines
 WIDE = 240  # columns of a table where there is no terminal
+SHORT = 12  # columns of a figure, or of what may be folded
 
 
 def say(line: str) -> None:
@@ -25,15 +26,41 @@ def show(sheets: Sequence[Sheet]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     for sheet in sheets:
-        if not sheet.rows and not any(sheet.head):
+        if sheet.title or not any(sheet.head):
             console.print(Text(sheet.title))
+        if not sheet.rows and not any(sheet.head):
             continue
-        table = Table(show_header=any(sheet.head))
-        for number, name in enumerate(sheet.head):
-            table.add_column(Text(name), justify="right" if number and any(sheet.head) else "left", overflow="fold")
-        for row in sheet.rows:
-            table.add_row(*map(Text, row))
-        console.print(*([Text(sheet.title)] if sheet.title else []), table)
+        widths = natural(sheet)
+        for columns in split(widths, console.width):
+            table = Table(show_header=any(sheet.head))
+            for number in columns:
+                side: Literal["left", "right"] = "right" if number and any(sheet.head) else "left"
+                whole = widths[number] <= SHORT
+                table.add_column(Text(sheet.head[number]), justify=side, overflow="fold", no_wrap=whole)
+            for row in sheet.rows:
+                table.add_row(*(Text(row[number]) for number in columns))
+            console.print(table)
+
+
+def natural(sheet: Sheet) -> list[int]:
+    """The width of each column that folds nothing, in columns of a terminal."""
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(sheet.head, *sheet.rows, strict=True)]
+
+
+def split(widths: Sequence[int], width: int) -> list[list[int]]:
+    """The columns of each of the tables that stand below one another where one is too wide, the first in all of them.
+
+    A column of SHORT or less is shown whole; others may be folded down to SHORT.
+    """
+    parts = [[0]]
+    for number in range(1, len(widths)):
+        needed = 1 + sum(min(widths[one], SHORT) + 3 for one in (*parts[-1], number))  # a line and two blanks each
+        if needed > width and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(number)
+    return parts
 
 
 @contextmanager

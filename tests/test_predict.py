@@ -75,7 +75,11 @@ def test_csv_and_lines(home: Path, model: Model, tool: Tool) -> None:
         assert row[:1] == [one.source] and row[2] == row[3] == one.label and float(row[4]) == one.probability
     code, out, _ = tool(*_names(home)[:2])
     lines = [line.split("\t") for line in out.splitlines()]
-    assert code == 0 and [line[:2] for line in lines] == [[one.source, one.said] for one in expected[:2]]
+    assert code == 0 and lines == [[one.source, one.said, f"{one.probability:.3f}"] for one in expected[:2]]
+    code, out, _ = tool(_names(home)[0], "--top", 2)
+    best = [text for label, value in expected[0].top for text in (label, f"{value:.3f}")]
+    assert code == 0 and out.rstrip("\n").split("\t") == [*lines[0], *best]
+    assert tool(_names(home)[0], "--timeline", "--top", 2)[0] == 2
 
 
 def test_timelines(home: Path, model: Model, tool: Tool, tmp_path: Path) -> None:

@@ -176,6 +176,19 @@ def test_the_interval_where_no_draw_differs() -> None:
     assert found == pytest.approx((exact.low, 1.0), abs=1e-12)
 
 
+def test_of_a_few_clips_or_groups_there_is_no_interval() -> None:
+    """All draws of a single group are alike: that is no certainty."""
+    part = _guesses(np.arange(40) % 3 > 0)
+    for groups in (np.full(40, 7, np.uint64), np.arange(40, dtype=np.uint64) % 4 + 1):
+        found = intervals.bootstrap(part, ["accuracy", "macro_f1"], groups=groups)
+        assert np.isnan([*found["accuracy"], *found["macro_f1"]]).all()
+        assert np.isnan(intervals.difference(part, part, ["accuracy"], groups=groups)["accuracy"]).all()
+    low, high = intervals.bootstrap(part, ["accuracy"], groups=np.arange(40, dtype=np.uint64) % 5 + 1)["accuracy"]
+    assert low < high
+    one = intervals.bootstrap(_guesses(np.ones(1, np.bool_)), ["accuracy", "macro_f1"])
+    assert one["accuracy"] == pytest.approx((0.025, 1.0)) and np.isnan(one["macro_f1"]).all()  # Clopper and Pearson's
+
+
 @pytest.mark.parametrize("clips", [200_000, pytest.param(1_000_000, marks=pytest.mark.full)])
 def test_a_million_clips_take_little_memory(clips: int) -> None:
     part = _guesses(np.random.default_rng(0).random(clips) < 0.9)

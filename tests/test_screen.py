@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from rich.cells import cell_len
 
 from dist_train import screen
 from dist_train.sheet import Sheet
@@ -23,6 +24,21 @@ def test_the_start_of_processes_is_no_rate(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_empty_table_is_its_title(capsys: pytest.CaptureFixture[str]) -> None:
     screen.show([Sheet("no setting differs", ("",), [])])
     assert capsys.readouterr().out == "no setting differs\n"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_no_figure_is_lost_on_a_narrow_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A matrix of twenty classes has more columns than a terminal; each cell has a number of its own here."""
+    heads = [f"{one} {name}" for one, name in enumerate(["<b>fire</b> crackling", "狗叫 和 汽车"] * 10, 1)]
+    rows = [(head, *(str(1000 + 20 * one + other) for other in range(20))) for one, head in enumerate(heads)]
+    monkeypatch.setattr(screen.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen.show([Sheet("confusion", ("", *map(str, range(1, 21))), rows)])
+    told = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert sorted(map(int, re.findall(r"\b1\d{3}\b", told))) == list(range(1000, 1400))
+    assert told.count("confusion") == 1 and max(map(cell_len, told.splitlines())) <= width
 
 
 @pytest.mark.parametrize(

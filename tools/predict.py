@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dist_train.inference.inputs import Input
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+TOP = 5  # guesses
 PAGE = 1000  # rows of a table that are shown at once
 SMOOTH = ("median", "exponential", "none")
 TIMES = ("hop", "smooth", "span", "hysteresis", "min_duration")  # options of timelines; None: as the model has them
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--format", choices=("table", "json", "csv", "labels"), default="table", help="JSON lines, CSV, Audacity labels"
     )
-    add("--top", type=int, default=5, metavar="K", help="best guesses to tell (default: 5)")
+    add("--top", type=int, metavar="K", help="best guesses to tell (default: 5; of a table that is piped 1)")
     add("--threshold", type=float, metavar="P", help="under this probability: unknown (default: RUN/unknown.json's)")
     add("--timeline", action="store_true", help="what is heard when; long recordings are read by the block")
     add("--hop", type=float, metavar="S", help="seconds between windows (default: a quarter of one)")
@@ -87,7 +88,7 @@ def predict(options: argparse.Namespace) -> int:
         if options.embeddings is not None:
             embeddings(results, options.embeddings)
         else:
-            kept = written(results, options, min(options.top, len(model.classes)), places, out)
+            kept = written(results, options, len(model.classes), places, out)
     if options.embeddings is None and kept:
         screen.show([output.sheet(kept[start : start + PAGE]) for start in range(0, len(kept), PAGE)])
     return 2 if refused else 0
@@ -104,7 +105,7 @@ def checked(options: argparse.Namespace) -> None:
         raise ValueError("--embeddings and --timeline: give one of them")
     if options.out is not None and options.format != "labels":
         raise ValueError("--out is for --format labels; send other formats to a file with >")
-    if options.top < 1 or (options.threads is not None and options.threads < 1):
+    if (options.top is not None and options.top < 1) or (options.threads is not None and options.threads < 1):
         raise ValueError("--top and --threads: give whole numbers from 1 up")
     kind, _, span = (options.smooth or SMOOTH[0]).partition(":")
     if kind not in SMOOTH or (span and not span.replace(".", "", 1).isdecimal()):
@@ -113,6 +114,8 @@ def checked(options: argparse.Namespace) -> None:
     given = [name for name in TIMES if getattr(options, name) is not None]
     if given and not options.timeline:
         raise ValueError(f"--{given[0].replace('_', '-')}: is for --timeline and --format labels; add one of them")
+    if options.top is not None and (options.timeline or options.embeddings is not None):
+        raise ValueError("--top: is for the labels of whole recordings; leave it out")
     if options.threads is not None and options.timeline:
         raise ValueError("--threads: a timeline is read by one; leave it out")
     options.smooth = kind
@@ -164,26 +167,27 @@ def work(
     if options.embeddings is not None:
         return model.embeddings(sounds, bad=bad, threads=options.threads)
     if not options.timeline:
-        limits = {"top": options.top, "threshold": options.threshold, "threads": options.threads}
+        limits = {"top": options.top or TOP, "threshold": options.threshold, "threads": options.threads}
         return model.stream(sounds, bad=bad, **limits)
     given = {name: getattr(options, name) for name in (*TIMES, "threshold")}
     return model.timelines(sounds, bad=bad, **{name: value for name, value in given.items() if value is not None})
 
 
 def written(
-    results: Iterator[Any], options: argparse.Namespace, top: int, places: dict[str, Path], out: TextIO
+    results: Iterator[Any], options: argparse.Namespace, classes: int, places: dict[str, Path], out: TextIO
 ) -> list[Any]:
     """Write each result as it comes; those that make a table on a terminal are given back."""
     from dist_train import disk
     from dist_train.inference import output
 
-    text = {"json": output.json_line, "csv": output.csv_rows, "labels": output.labels, "table": output.plain}
+    table = partial(output.plain, top=options.top or 1)
+    text = {"json": output.json_line, "csv": output.csv_rows, "labels": output.labels, "table": table}
     if options.format == "table" and out.isatty():
         return list(results)
     if hasattr(out, "reconfigure"):  # names of files are any bytes, and data is UTF-8 wherever it is read
         out.reconfigure(encoding="utf-8", errors="surrogateescape")
     if options.format == "csv":
-        out.write(output.csv_head(options.timeline, top))
+        out.write(output.csv_head(options.timeline, min(options.top or TOP, classes)))
     for one in results:
         line = text[options.format](one)
         if one.source in places:

@@ -116,11 +116,11 @@ def _ensemble(plan: Plan, clips: dict[int, Scored], known: dict[str, int]) -> di
 
 
 def _spans(plan: Plan, clips: Scored, known: dict[str, int]) -> dict[str, list[float]]:
-    """95 % bootstrap intervals over clips, or over their recordings or speakers where the data names them."""
+    """95 % bootstrap intervals, where they mean something, over clips or their recordings or speakers where known."""
     names = list(dict.fromkeys([plan.metric, *TOLD[clips.several]]))
     group_N = np.array([known[key] for key in clips.keys.tolist()], np.uint64)
     found = intervals.bootstrap(clips, names, groups=group_N)
-    return {name: list(ends) for name, ends in found.items()}
+    return {name: list(ends) for name, ends in found.items() if all(map(math.isfinite, ends))}
 
 
 def over(folds: tuple[int, ...], values: dict[tuple[int, int], float]) -> dict[str, Any]:

@@ -35,13 +35,14 @@ def labels(found: Timeline) -> str:
     return "".join(f"{one.start:.6f}\t{one.end:.6f}\t{one.label}\n" for one in found)
 
 
-def plain(found: Prediction | Timeline) -> str:
-    """Lines for a log or for awk: fields between tabs."""
+def plain(found: Prediction | Timeline, top: int = 1) -> str:
+    """Lines for a log or for awk, fields between tabs: what is said and its probability, then `top` guesses if many."""
     if isinstance(found, Timeline):
         return "".join(
             f"{found.source}\t{one.start:.2f}\t{one.end:.2f}\t{one.label}\t{one.probability:.3f}\n" for one in found
         )
-    return f"{found.source}\t{found.said}\t{found.probability:.3f}\n"
+    guesses = [f"\t{label}\t{value:.3f}" for label, value in found.top[:top]] if top > 1 else []
+    return f"{found.source}\t{found.said}\t{found.probability:.3f}{''.join(guesses)}\n"
 
 
 def sheet(found: Sequence[Prediction | Timeline]) -> Sheet:

@@ -1,5 +1,6 @@
 """What a comparison tells -> tables and sentences for a terminal."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,6 @@ def _sentence(pair: Told) -> str:
 def _span(value: dict[str, float] | None) -> str:
     if value is None:
         return "-"
-    if "low" not in value:
+    if not math.isfinite(value.get("low", math.nan)):
         return number(value["value"])
     return f"{number(value['value'])} [{number(value['low'])}, {number(value['high'])}]"

@@ -24,6 +24,7 @@ from dist_train.scoring.ranking import Ranking
 from dist_train.scoring.tallies import Tally
 
 DRAWS, LEVEL = 1000, 0.95
+FEWEST = 5  # clips or groups under which a draw says nothing of other ones: all draws of a single one are alike
 RANKED = ("map", "micro_map", "auc", "d_prime")
 _CHUNK = 1 << 22  # weights at once, 32 MB
 _MOST = 2e8  # clips times classes times draws of a ranking: some ten seconds
@@ -44,14 +45,16 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Interval of each score of `names` (those of `figures.of(...).values`) by name; NaN where it means nothing.
 
-    `groups`: (N,) the group of each clip, 0 for none, as in the index; None: clips are drawn. Where all clips are right
-    no draw can differ; the accuracy's interval is then the exact binomial one of as many draws as there are groups.
+    `groups`: (N,) the group of each clip, 0 for none, as in the index; None: clips are drawn. Of fewer than FEWEST of
+    them NaN. Where all clips are right no draw can differ; the accuracy's interval is then the exact binomial one of as
+    many draws as there are groups.
     """
     unit_N = units(groups)
-    found = {}
-    for name, values in _drawn(scored, names, draws, seed, unit_N).items():
-        low, high = _interval(*values, level)
-        found[name] = (low, high) if name == "d_prime" else (max(low, 0.0), high)
+    found = dict.fromkeys(names, (math.nan, math.nan))
+    if _count(unit_N, scored) >= FEWEST:
+        for name, values in _drawn(scored, names, draws, seed, unit_N).items():
+            low, high = _interval(*values, level)
+            found[name] = (low, high) if name == "d_prime" else (max(low, 0.0), high)
     if "accuracy" in found:
         found["accuracy"] = _bounded(found["accuracy"], right(scored), unit_N, level)
     return found
@@ -69,6 +72,8 @@ def difference(
     """Interval of `second` minus `first`, both scored on the same clips in the same order: each draw is of both."""
     assert np.array_equal(first.keys, second.keys), "clips are matched before"
     unit_N = units(groups)
+    if _count(unit_N, first) < FEWEST:
+        return dict.fromkeys(names, (math.nan, math.nan))
     found = {}
     for name in names:
         moved = (_leaning if name in RANKED else _joint)(first, second, name, draws, seed, unit_N)
@@ -134,6 +139,11 @@ def units(groups: NDArray[np.unsignedinteger] | None) -> Ids | None:
     names, unit_N[groups > 0] = np.unique(groups[groups > 0], return_inverse=True)
     unit_N[groups == 0] = len(names) + np.arange((groups == 0).sum())
     return unit_N if int(unit_N.max()) + 1 < len(groups) else None
+
+
+def _count(unit_N: Ids | None, scored: Scored) -> int:
+    """How many are drawn."""
+    return len(scored.keys) if unit_N is None else int(unit_N.max()) + 1
 
 
 def _drawn(

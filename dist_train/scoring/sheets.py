@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from dist_train.scoring.intervals import FEWEST
 from dist_train.sheet import Sheet
 
 WRITTEN = 20  # classes up to which the whole confusion matrix is written
@@ -25,6 +26,9 @@ def scores(told: Told) -> Sheet:
     if not how["draws"]:
         return Sheet(title, ("score", "value"), [(name, number(told["scores"][name]["value"])) for name in names])
     title += f", {100 * how['level']:g} % intervals of {how['draws']} bootstrap draws of {how['units']} {how['drawn']}"
+    title = title.removesuffix("s") if how["units"] == 1 else title
+    if how["units"] < FEWEST:
+        title += ": too few for most"
     rows = [(name, *(number(told["scores"][name][key]) for key in ("value", "low", "high"))) for name in names]
     return Sheet(title, ("score", "value", "low", "high"), rows)
 
