@@ -1,5 +1,6 @@
 """The parts of listening and recording: what is held, how loud it is, what is told, when a command runs."""
 
+import fcntl
 import itertools
 import os
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -319,7 +321,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def actions(said: list[str]) -> Iterator[Callable[..., action.Actions]]:
+def actions(said: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., action.Actions]]:
+    monkeypatch.setattr(action, "GRACE", 0.5)
     made: list[action.Actions] = []
 
     def make(texts: list[str], classes: list[str], seconds: float = PATIENCE) -> action.Actions:
@@ -370,6 +373,27 @@ def test_a_command_has_a_time_limit(actions: Callable[..., action.Actions], said
     assert said == ["action of `a`: `sh` was ended, for it ran longer than 0.3 s"]
     one.close(PATIENCE)
     one.run("a", {})  # and then it can run again
+
+
+def test_a_child_that_will_not_end_is_killed(
+    actions: Callable[..., action.Actions], said: list[str], tmp_path: Path
+) -> None:
+    script, held = tmp_path / "stubborn.sh", tmp_path / "held"
+    script.write_text(f"trap '' TERM; exec 9> {held}; flock 9; touch {held}.on; sleep 600\n")
+    one = actions([f"a=sh -c 'sh {script} & wait'"], ["a"], 600)
+    one.run("a", {})
+    _until(held.with_name("held.on").exists)
+    one.close(0.0)
+    assert len(said) == 1
+    with held.open() as file:  # is free when the last of them is gone
+        _until(lambda: _locked(file))
+
+
+def _locked(file: IO[str]) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
