@@ -180,7 +180,8 @@ def tell(planned: "Plan", results: dict[str, Any], as_json: bool) -> int:
         screen.show([sheets.table(results), *([sheets.table(results, best=True)] if results["best"] else [])])
         for line in sheets.words(results):
             screen.say(line)
-        screen.say(f"{planned.root}: crossval.json, scores.npz, confusion.png, and a folder for each seed")
+        picture = "confusion.png" if results["confusion"] is not None else "precision.png"
+        screen.say(f"{planned.root}: crossval.json, scores.npz, {picture}, and a folder for each seed")
     wanted = {(seed, fold) for seed in planned.seeds for fold in planned.wanted}
     return int(any((seed, fold) in wanted for seed, fold in results["missing"]))
 
