@@ -161,6 +161,18 @@ def test_a_version_that_no_zip_has_is_damage(tmp_path: Path) -> None:
             look()
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_another_way_of_compression_than_was_written_is_damage(method: int, tmp_path: Path) -> None:
+    path = made(tmp_path / "x.zip", FILES)
+    with zipfile.ZipFile(path) as archive:
+        place = archive.start_dir + 10
+    whole = bytearray(path.read_bytes())
+    whole[place] = method
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"x.zip: is damaged"):
+        taken([path], tmp_path / "out")
+
+
 def split(path: Path, places: list[int]) -> list[Path]:
     """A zip cut at places as Info-ZIP splits: entries name their part and the place in it."""
     data = path.read_bytes()
