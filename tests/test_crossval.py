@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -410,6 +410,27 @@ def test_means_of_what_is_there(values: dict[tuple[int, int], float]) -> None:
     expected = np.std(folds, ddof=1) if len(folds) > 1 else None
     assert found["deviation_over_folds"] == (pytest.approx(expected, abs=1e-12) if expected is not None else None)
     assert (found["interval_over_seeds"] is None) == (len(seeds) < 2)
+
+
+def test_several_labels_are_drawn_and_told_as_such(
+    tmp_path: Path, script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each seed's clips in an order of their own."""
+    random = np.random.default_rng(0)
+    truth, chance_NC = (random.random((12, 3)) < 0.5).astype(np.int64), random.random((2, 12, 3))
+    keys, moved = np.array([f"clip{number:02d}" for number in range(12)]), random.permutation(12)
+    first = scored.Scored(keys, ("a", "b", "c"), truth, chance_NC[0], np.zeros(12, np.bool_))
+    second = scored.Scored(keys[moved], ("a", "b", "c"), truth[moved], chance_NC[1][moved], np.zeros(12, np.bool_))
+    whole = outcome.together([first, second])
+    assert whole.keys.tolist() == keys.tolist() and np.array_equal(whole.truth, truth)
+    np.testing.assert_allclose(whole.probability_NC, chance_NC.mean(0), atol=1e-15)
+    results = {"metric": "map", "seeds": [0], "folds": [1], "missing": [], "runs": [], "pooled": [], "seconds": 1.0}
+    results |= {"classes": ["a", "b", "c"], "confusion": None, "best": None, **outcome.over((1,), {(0, 1): 0.5})}
+    outcome._draw(tmp_path, results, {0: first, 1: second})
+    planned = SimpleNamespace(root=tmp_path, seeds=(0,), wanted=(1,))
+    assert script("crossval").tell(planned, results, False) == 0
+    assert "precision.png" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["precision.png"]
 
 
 def test_a_score_that_means_nothing_on_a_fold_leaves_the_others() -> None:

@@ -1,5 +1,6 @@
 """The parts of listening and recording: what is held, how loud it is, what is told, when a command runs."""
 
+import fcntl
 import itertools
 import os
 import sys
@@ -8,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 from clips import SUBTYPES
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
@@ -173,7 +175,8 @@ def test_a_full_flow_loses_what_is_offered_and_holds_back_what_is_given() -> Non
     assert (flow.waiting, flow.overruns) == (8, 1)
     assert [flow.take(1).lost, flow.take(1).lost] == [0, 0]
     flow.offer(_noise(2))
-    assert flow.take(1).lost == 4
+    flow.offer(_noise(2))
+    assert [flow.take(1).lost, flow.take(1).lost] == [4, 0]
     with pytest.raises(TimeoutError):
         flow.take(0.01)
     given = []
@@ -216,6 +219,7 @@ A, B, C, NONE = [0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.0, 0.2, 0.8], [0.4, 0.3, 0.
         ([A, A, None, None, None, A, A], ["+0@0-3", "-0@0-3", "+0@5-8", "-0@5-8"]),
         ([A, B, A, B, NONE], []),
         ([NONE, A], ["+0@1-3", "-0@1-3"]),  # the stream ended while it was heard
+        ([A, NONE, A, A], ["+0@2-5", "-0@2-5"]),  # what was not told begins anew
         ([A, None], []),
         ([], []),
     ],
@@ -226,6 +230,7 @@ def test_labels_are_told_once(windows: list[list[float] | None], expected: list[
 
 def test_smoothing_and_several_labels() -> None:
     assert _told(Rule(False, 0.5, 2, 1, 9.0), [A, B, B]) == ["+0@0-2", "+1@2-4", "-0@0-3", "-1@2-4"]
+    assert _told(Rule(False, 0.5, 2, 1, 9.0), [A, None, B]) == ["+0@0-2", "+1@2-4", "-0@0-2", "-1@2-4"]
     both = [[0.9, 0.8, 0.1], [0.8, 0.9, 0.2], [0.1, 0.9, 0.2]]
     assert _told(Rule(True, 0.5, 1, 2, 0.5), both) == ["+0@0-3", "+1@0-3", "-0@0-3", "-1@0-4"]
 
@@ -265,6 +270,7 @@ def _events(listener: Listener, wave: np.ndarray, sizes: list[int]) -> list[tupl
 
 @limits(max_examples=30, deadline=None)
 @given(st.integers(0, 400), st.lists(st.integers(0, 300), max_size=5))
+@example(50, [])
 def test_windows_do_not_depend_on_blocks(frames: int, sizes: list[int]) -> None:
     wave = _noise(frames) + np.float32(0.05) * np.sign(np.sin(np.arange(frames) / 60))[:, None].astype(np.float32)
     grid, rule = Grid(100, 1, 100, 30, -200.0), Rule(False, 0.5, 1, 2, 1.0)
@@ -319,7 +325,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def actions(said: list[str]) -> Iterator[Callable[..., action.Actions]]:
+def actions(said: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., action.Actions]]:
+    monkeypatch.setattr(action, "GRACE", 0.5)
     made: list[action.Actions] = []
 
     def make(texts: list[str], classes: list[str], seconds: float = PATIENCE) -> action.Actions:
@@ -370,6 +377,27 @@ def test_a_command_has_a_time_limit(actions: Callable[..., action.Actions], said
     assert said == ["action of `a`: `sh` was ended, for it ran longer than 0.3 s"]
     one.close(PATIENCE)
     one.run("a", {})  # and then it can run again
+
+
+def test_a_child_that_will_not_end_is_killed(
+    actions: Callable[..., action.Actions], said: list[str], tmp_path: Path
+) -> None:
+    script, held = tmp_path / "stubborn.sh", tmp_path / "held"
+    script.write_text(f"trap '' TERM; exec 9> {held}; flock 9; touch {held}.on; sleep 600\n")
+    one = actions([f"a=sh -c 'sh {script} & wait'"], ["a"], 600)
+    one.run("a", {})
+    _until(held.with_name("held.on").exists)
+    one.close(0.0)
+    assert len(said) == 1
+    with held.open() as file:  # is free when the last of them is gone
+        _until(lambda: _locked(file))
+
+
+def _locked(file: IO[str]) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from dist_train.scoring import (
     intervals,
     listing,
     mcnemar,
+    tallies,
     thresholds,
     unknown,
 )
@@ -91,7 +92,8 @@ def test_figures_of_a_run_are_its_result(finished: "Run") -> None:
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_a_draw_is_the_score_of_the_clips_drawn(several: bool, grouped: bool) -> None:
-    part = made(60, several, seed=3)
+    part = made(60, several, seed=0)
+    assert part.bad.sum() > 2
     group_N = np.arange(60, dtype=np.uint64) // 3 if grouped else None  # group 0: three clips alone
     names = list(figures.of(part).values)
     drawn = intervals._drawn(part, names, 5, 7, intervals.units(group_N), paired=True)
@@ -163,6 +165,16 @@ def test_pairs_are_drawn_alike_by_cells_and_by_clips(monkeypatch: pytest.MonkeyP
 def _holds(part: Scored, groups: np.ndarray | None, value: float) -> bool:
     low, high = intervals.bootstrap(part, ["accuracy"], 400, groups=groups)["accuracy"]
     return low <= value <= high
+
+
+@pytest.mark.parametrize("name", ["loss", "ece"])
+def test_neighbours_in_value_are_as_good_as_each_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = made(2000, seed=5)
+    low, high = intervals.bootstrap(part, [name], 400)[name]
+    monkeypatch.setattr(tallies, "_ALONE", 100)
+    monkeypatch.setattr(tallies, "_POOLED", 100)
+    assert tallies.of(part, name).size < 1000
+    assert intervals.bootstrap(part, [name], 400)[name] == pytest.approx((low, high), abs=(high - low) / 10)
 
 
 def test_the_interval_where_no_draw_differs() -> None:

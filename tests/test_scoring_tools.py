@@ -318,7 +318,7 @@ def test_cross_validations_and_bare_scores_are_compared(finished: Run, tmp_path:
     assert found["pairs"][0]["clips"] == 20 and found["pairs"][0]["mcnemar"]["p"] == 1
     assert found["pairs"][1]["clips"] == 0  # other clips: scores only
     assert found["settings"] == {}  # what each of its runs holds out is no setting of the whole
-    assert len(runs[1].groups()) == CLIPS and len(runs[0].groups()) == CLIPS // FOLDS
+    assert len(runs[1].groups) == CLIPS and len(runs[0].groups) == CLIPS // FOLDS
 
 
 def test_what_compare_refuses(

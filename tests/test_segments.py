@@ -175,6 +175,10 @@ def test_hysteresis_holds_a_label_and_a_short_one_goes_to_the_likelier_neighbour
     assert [run[:3] for run in single(spike, None, 0.1, 2)] == [(0, 4, 0), (4, 9, 1)]
     falls = np.array([[0.6, 0.4], [0.45, 0.4], [0.35, 0.3], [0.45, 0.4], [0.55, 0.4]])
     assert [run[:3] for run in single(falls, 0.5, 0.1, 1)] == [(0, 2, 0), (2, 4, UNKNOWN), (4, 5, 0)]
+    doubt = np.array([[0.3, 0.3]] * 3 + [[0.2, 0.6]] + [[0.9, 0.1]] * 3)  # nothing is less probable than unknown
+    assert [run[:3] for run in single(doubt, 0.5, 0.1, 2)] == [(0, 3, UNKNOWN), (3, 7, 0)]
+    turns = np.array([[0.6, 0.3], [0.2, 0.45], [0.1, 0.5]])  # what is new begins at the threshold, not under it
+    assert [run[:3] for run in single(turns, 0.5, 0.1, 1)] == [(0, 1, 0), (1, 2, UNKNOWN), (2, 3, 1)]
 
 
 def test_options_that_make_no_sense() -> None:

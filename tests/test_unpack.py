@@ -108,6 +108,15 @@ def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path, kind: str, name
         taken([path], tmp_path / "out")
 
 
+def test_files_together_are_no_more_than_the_data_set(tmp_path: Path) -> None:
+    files = {"top/a": b"a" * 600, "top/b": b"b" * 600}
+    for kind in ("x.zip", "x.tar.gz"):
+        path = made(tmp_path / kind, files)
+        assert len(taken([path], tmp_path / f"{kind}-whole", most=1200)) == 2
+        with pytest.raises(ValueError, match="more than 1199"):
+            taken([path], tmp_path / f"{kind}-part", most=1199)
+
+
 def test_a_name_twice_and_two_tops_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
         for _ in range(2):
@@ -159,6 +168,18 @@ def test_a_version_that_no_zip_has_is_damage(tmp_path: Path) -> None:
     for look in (lambda: unpack.size([path]), lambda: taken([path], tmp_path / "out")):
         with pytest.raises(ValueError, match=r"x.zip: is damaged \(zip file version 9.9\)"):
             look()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_another_way_of_compression_than_was_written_is_damage(method: int, tmp_path: Path) -> None:
+    path = made(tmp_path / "x.zip", FILES)
+    with zipfile.ZipFile(path) as archive:
+        place = archive.start_dir + 10
+    whole = bytearray(path.read_bytes())
+    whole[place] = method
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"x.zip: is damaged"):
+        taken([path], tmp_path / "out")
 
 
 def split(path: Path, places: list[int]) -> list[Path]:

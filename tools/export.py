@@ -8,9 +8,10 @@
 Example:
   python tools/export.py runs/demo --to onnx --out /tmp/demo.onnx
 
-The file is compared with the run on random clips and on real ones before it is written: those of --check, else up to
---clips of the run's evaluation set. Waveforms go in at the run's rate, as float32 of full scale 1; docs/export.md says
-more. --int8 and --half make an ONNX file smaller; the loss is measured on the evaluation set and printed.
+An ONNX file or a program is compared with the run on random clips and on real ones before it is written: those of
+--check, else up to --clips of the run's evaluation set. Waveforms go in at the run's rate, as float32 of full scale
+1; docs/export.md says more. --int8 and --half make an ONNX file smaller; the loss is measured on the evaluation set
+and printed.
 """
 
 import argparse
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
+CLIPS, LIMIT = 100, 1e-4
 FRAMES = 200  # training clips that --int8 static finds its ranges with
 
 
@@ -67,12 +69,8 @@ def parser() -> argparse.ArgumentParser:
     small.add_argument("--int8", choices=("static", "dynamic"), help="onnx: 8 bits; static also for activations")
     small.add_argument("--half", action="store_true", help="onnx: 16 bits")
     top.add_argument("--check", type=Path, nargs="+", metavar="CLIPS", help="recordings to compare on, or folders")
-    top.add_argument(
-        "--clips", type=int, default=100, metavar="N", help="evaluation clips to compare on (default: 100)"
-    )
-    top.add_argument(
-        "--limit", type=float, default=1e-4, metavar="P", help="largest difference allowed (default: 1e-4)"
-    )
+    top.add_argument("--clips", type=int, metavar="N", help="evaluation clips to compare on (default: 100)")
+    top.add_argument("--limit", type=float, metavar="P", help="largest difference allowed (default: 1e-4)")
     return top
 
 
@@ -85,6 +83,10 @@ def export(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--{'int8' if options.int8 else 'half'} is for --to onnx, not --to {options.to}; leave it out"
         )
+    if options.to == "safetensors" and any(one is not None for one in (options.check, options.clips, options.limit)):
+        raise ValueError("--check, --clips and --limit: weights are written as the run has them; leave these out")
+    options.clips = CLIPS if options.clips is None else options.clips
+    options.limit = LIMIT if options.limit is None else options.limit
     if options.clips < 0 or not options.limit > 0:
         raise ValueError("--clips is a number from 0 on, --limit one over 0")
     out = options.out or options.run / f"model{SUFFIXES[options.to]}"

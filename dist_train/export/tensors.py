@@ -6,8 +6,6 @@ it but for the statistics of features.norm=dataset, which lie in the facts.
 
 import json
 
-import torch
-
 from dist_train.saved import Saved
 
 
@@ -22,9 +20,3 @@ def written(saved: Saved, facts: dict[str, str]) -> bytes:
     # A tensor that two names share is written twice: safetensors refuses shared memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in saved.model.state_dict().items()}
     return save(state, metadata=facts | more)
-
-
-def same(saved: Saved, state: dict[str, torch.Tensor]) -> bool:
-    """Whether what was read back is what the run has, bit for bit."""
-    ours = saved.model.state_dict()
-    return ours.keys() == state.keys() and all(torch.equal(value.cpu(), state[name]) for name, value in ours.items())

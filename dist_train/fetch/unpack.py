@@ -5,6 +5,7 @@ What is refused: absolute names and `..`, links, devices, a name twice, encrypte
 """
 
 import gzip
+import lzma
 import re
 import shutil
 import stat
@@ -87,8 +88,12 @@ def unpack(parts: Sequence[Path], sink: Sink, tick: Tick) -> None:
             _untar(last, sink, tick)
     except ValueError as error:
         raise ValueError(f"{last}: {error}") from None
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{last}: is damaged ({error})") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{last}: is damaged ({error})") from None  # of gzip and bz2, whose errors have no number
 
 
 def size(parts: Sequence[Path]) -> int | None:

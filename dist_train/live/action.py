@@ -103,18 +103,23 @@ class Actions:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask a command and its children to end, then kill what is left."""
-    _signal(process, signal.SIGTERM)
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
+    """Ask a command and its children to end, then kill what is left, also where the command left them behind."""
+    there, end = _signal(process, signal.SIGTERM), time.monotonic() + GRACE
+    while there and time.monotonic() < end:
+        time.sleep(0.02)
+        process.poll()  # a command that has ended counts as there until it is asked
+        there = _signal(process, 0)
+    if there:
         _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
-        process.wait()
+    process.wait()
 
 
-def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+def _signal(process: "subprocess.Popen[bytes]", number: int) -> bool:
+    """To a command and its children; False: there are none any more."""
     with suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, number)
-        else:
+        elif number:
             process.terminate()
+        return process.returncode is None or hasattr(os, "killpg")
+    return False

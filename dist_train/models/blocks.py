@@ -6,7 +6,7 @@ it would see alone: zeros (`blank` before a zero-padded convolution) or the clip
 With `frames_B=None` all of this costs nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,22 @@ def blank(x: Tensor, pad: Tensor | None) -> Tensor:
 def halve(frames_B: Tensor | None) -> Tensor | None:
     """Valid frames after a stride of 2 with "same" padding: ceil(n / 2)."""
     return None if frames_B is None else (frames_B + 1) // 2
+
+
+def stages(
+    block: Callable[[int, int, int], nn.Module], blocks: Sequence[int], planes: Sequence[int], expansion: int = 1
+) -> Iterator[tuple[str, nn.ModuleList]]:
+    """(name, stage) of so many blocks each, for `through`: each stage but the first halves in its first block.
+
+    block: inputs, planes and stride -> a block of `expansion` times the planes as outputs.
+    """
+    inputs = planes[0]
+    for stage, (count, width) in enumerate(zip(blocks, planes, strict=True), 1):
+        layers = nn.ModuleList()
+        for number in range(count):
+            layers.append(block(inputs, width, 2 if stage > 1 and number == 0 else 1))
+            inputs = width * expansion
+        yield f"layer{stage}", layers
 
 
 def through(stages: Iterable[nn.Module], x: Tensor, frames_B: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding, through
+from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding, stages, through
 from dist_train.models.pooling import time_mean
 
 
@@ -67,15 +67,10 @@ class ResNetMini(nn.Module):
         self.bins, self.least = bins, 1
         self.conv1 = nn.Conv2d(1, planes[0], 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
-        inputs = planes[0]
-        for stage, (count, width) in enumerate(zip(blocks, planes, strict=True), 1):
-            layers = []
-            for i in range(count):
-                layers.append(Block(inputs, width, 2 if stage > 1 and i == 0 else 1))
-                inputs = width
-            self.add_module(f"layer{stage}", nn.ModuleList(layers))
+        for name, stage in stages(Block, blocks, planes):
+            self.add_module(name, stage)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(inputs, classes)
+        self.head = nn.Linear(planes[-1], classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -85,8 +80,8 @@ class ResNetMini(nn.Module):
         check_input("resnet_mini", feat_BTF, self.bins, 1)
         x_BCFT = feat_BTF.mT[:, None]
         x_BCFT = self.bn1(self.conv1(blank(x_BCFT, padding(frames_B, x_BCFT)))).relu_()
-        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, 5)]
-        x_BCFT, frames_B = through(stages, x_BCFT, halve(frames_B))
+        layers = [self.get_submodule(f"layer{stage}") for stage in range(1, 5)]
+        x_BCFT, frames_B = through(layers, x_BCFT, halve(frames_B))
         x_BCT = x_BCFT.mean(2)
         pad = padding(frames_B, x_BCT)
         peak_BC = (x_BCT if pad is None else x_BCT.masked_fill(pad, -torch.inf)).amax(2)

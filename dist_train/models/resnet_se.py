@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dist_train.models.blocks import blank, check_input, check_sizes, padding, through
+from dist_train.models.blocks import blank, check_input, check_sizes, padding, stages, through
 from dist_train.models.pooling import time_mean
 from dist_train.models.segment import Segment
 
@@ -89,14 +89,10 @@ class ResNetSE(nn.Module):
         self.bins = bins
         self.conv1 = nn.Conv2d(1, planes[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
-        inputs = planes[0]
-        for stage, (count, width) in enumerate(zip(blocks, planes, strict=True), 1):
-            layers = []
-            for i in range(count):
-                layers.append(Block(inputs, width, 2 if stage > 1 and i == 0 else 1))
-                inputs = width * EXPANSION
-            self.add_module(f"layer{stage}", nn.ModuleList(layers))
-        self.segment = Segment("resnet_se", pooling, inputs * -(-bins // STRIDE), embedding, attention, context)
+        for name, stage in stages(Block, blocks, planes, EXPANSION):
+            self.add_module(name, stage)
+        inputs = planes[-1] * EXPANSION * -(-bins // STRIDE)
+        self.segment = Segment("resnet_se", pooling, inputs, embedding, attention, context)
         self.least = (self.segment.least - 1) * STRIDE + 1
         self.head = nn.Linear(embedding, classes)
         for module in self.modules():
@@ -109,8 +105,8 @@ class ResNetSE(nn.Module):
         x_BCFT = feat_BTF.transpose(1, 2)[:, None]
         pad = padding(frames_B, x_BCFT)
         x_BCFT = self.bn1(self.conv1(blank(x_BCFT, pad))).relu_()
-        stages = [self.get_submodule(f"layer{stage}") for stage in range(1, 5)]
-        x_BCFT, frames_B = through(stages, x_BCFT, frames_B)
+        layers = [self.get_submodule(f"layer{stage}") for stage in range(1, 5)]
+        x_BCFT, frames_B = through(layers, x_BCFT, frames_B)
         x_BCT = x_BCFT.flatten(1, 2)
         vector_BE: Tensor = self.segment(x_BCT, padding(frames_B, x_BCT))
         return vector_BE

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding
+from dist_train.models.blocks import blank, check_input, check_sizes, halve, padding, stages
 from dist_train.models.image import adaptive_mean, max_3x3
 
 HIGH, WIDE = 4, 6
@@ -77,14 +77,11 @@ class Resnetish(nn.Module):
         self.bins, self.least = bins, 1
         self.conv1 = nn.Conv2d(1, planes[0], 7, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
-        inputs, deep = planes[0], depth == 50
-        for stage, (count, width) in enumerate(zip(counts, planes, strict=True), 1):
-            layers = nn.ModuleList()
-            for i in range(count):
-                layers.append(Block(inputs, width, 2 if stage > 1 and i == 0 else 1, deep))
-                inputs = 4 * width if deep else width
-            self.add_module(f"layer{stage}", layers)
-        self.head = nn.Linear(inputs * HIGH * WIDE, classes)
+        deep = depth == 50
+        widening = 4 if deep else 1
+        for name, stage in stages(partial(Block, deep=deep), counts, planes, widening):
+            self.add_module(name, stage)
+        self.head = nn.Linear(planes[-1] * widening * HIGH * WIDE, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

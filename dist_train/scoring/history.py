@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -48,6 +49,7 @@ class History:
         found = [(one.get("epoch"), one.get(name)) for one in self.records if one.get("kind") == kind]
         return [(epoch, value) for epoch, value in found if _number(epoch) and _number(value)]
 
+    @cached_property
     def groups(self) -> dict[str, int]:
         """The group of each scored clip by its key, as the index has it; empty where the shards are gone."""
         if self.config is None:
@@ -78,9 +80,8 @@ def read(paths: Sequence[Path]) -> list[History]:
 def groups_of(keys: Sequence[str], histories: Sequence[History]) -> NDArray[np.uint64] | None:
     """(N,) groups of clips, by the first run that knows them all; None where none does."""
     for one in histories:
-        known = one.groups()
-        if all(key in known for key in keys):
-            return np.array([known[key] for key in keys], np.uint64)
+        if all(key in one.groups for key in keys):
+            return np.array([one.groups[key] for key in keys], np.uint64)
     return None
 
 
