@@ -23,6 +23,8 @@ from dist_train.scoring import (
     intervals,
     listing,
     mcnemar,
+    rankings,
+    resampling,
     tallies,
     thresholds,
     unknown,
@@ -96,8 +98,8 @@ def test_a_draw_is_the_score_of_the_clips_drawn(several: bool, grouped: bool) ->
     assert part.bad.sum() > 2
     group_N = np.arange(60, dtype=np.uint64) // 3 if grouped else None  # group 0: three clips alone
     names = list(figures.of(part).values)
-    drawn = intervals._drawn(part, names, 5, 7, intervals.units(group_N), paired=True)
-    weights = np.concatenate(list(intervals._weights(60, 5, 7, intervals.units(group_N))))
+    drawn = intervals._drawn(part, names, 5, 7, resampling.units(group_N), paired=True)
+    weights = np.concatenate(list(resampling.weights(60, 5, 7, resampling.units(group_N))))
     for draw, weight_N in enumerate(weights.astype(int)):
         values = figures.of(taken(part, np.repeat(np.arange(60), weight_N))).values
         for name in names:
@@ -140,8 +142,8 @@ def test_draws_equal_to_the_score_are_on_both_sides_of_it() -> None:
 
 
 def test_a_draw_without_a_class_of_both_kinds_is_left_out_in_silence() -> None:
-    truth = np.array([[1, 0], [0, 1], [1, 0]])
-    part = Scored(np.array(["a", "b", "c"]), ("x", "y"), truth, 0.2 + 0.5 * truth, np.zeros(3, np.bool_))
+    truth = np.array([[1, 0], [0, 1], [1, 0], [1, 0], [1, 0]])
+    part = Scored(np.array([*"abcde"]), ("x", "y"), truth, 0.2 + 0.5 * truth, np.zeros(5, np.bool_))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert intervals.bootstrap(part, ["auc"]) == {"auc": (1.0, 1.0)}
@@ -222,12 +224,12 @@ def test_a_million_clips_take_little_memory(clips: int) -> None:
 def test_labels_ranked_together_are_as_many_at_once_as_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     part = made(40, several=True, classes=5)
     whole = intervals.bootstrap(part, ["micro_map"])
-    monkeypatch.setattr(intervals, "_CHUNK", 1 << 14)
+    monkeypatch.setattr(resampling, "CHUNK", 1 << 14)
     tracemalloc.start()
     found = intervals.bootstrap(part, ["micro_map"])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 12 * 8 * intervals._CHUNK
+    assert peak < 12 * 8 * resampling.CHUNK
     assert found == whole
 
 
@@ -249,7 +251,7 @@ def test_intervals_of_rankings_without_draws(monkeypatch: pytest.MonkeyPatch) ->
     groups = np.arange(500, dtype=np.uint64) // 2 + 1
     names = ["map", "micro_map", "auc", "d_prime"]
     drawn = intervals.bootstrap(part, names, 600, groups=groups)
-    monkeypatch.setattr(intervals, "_MOST", 0)
+    monkeypatch.setattr(rankings, "_MOST", 0)
     linear = intervals.bootstrap(part, names, 600, groups=groups)
     for name in names:
         widths = [high - low for low, high in (drawn[name], linear[name])]
@@ -265,7 +267,7 @@ def test_differences_of_rankings_without_draws(monkeypatch: pytest.MonkeyPatch) 
     groups = np.arange(500, dtype=np.uint64) // 2 + 1
     names = ["map", "micro_map", "auc", "d_prime"]
     drawn = intervals.difference(first, second, names, 600, groups=groups)
-    monkeypatch.setattr(intervals, "_MOST", 0)
+    monkeypatch.setattr(rankings, "_MOST", 0)
     linear = intervals.difference(first, second, names, 600, groups=groups)
     for name in names:
         widths = [high - low for low, high in (drawn[name], linear[name])]

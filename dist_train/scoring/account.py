@@ -8,7 +8,7 @@ import numpy as np
 
 from dist_train import scores
 from dist_train.scored import Scored
-from dist_train.scoring import calibration, classwise, ensemble, figures, intervals, thresholds
+from dist_train.scoring import calibration, classwise, ensemble, figures, intervals, resampling, thresholds
 from dist_train.scoring.evaluated import Evaluated, Part
 
 NAMED = 5  # unreadable clips that are named
@@ -66,7 +66,7 @@ def _origin(run: Evaluated) -> dict[str, Any]:
 
 def _values(part: Part, values: dict[str, float], draws: int, level: float) -> dict[str, Any]:
     """Scores with their intervals, and what was drawn."""
-    unit_N = intervals.units(part.group_N)
+    unit_N = resampling.units(part.group_N)
     found: dict[str, dict[str, float]] = {name: {"value": value} for name, value in values.items()}
     if draws:
         drawn = intervals.bootstrap(part.scored, list(values), draws, level=level, groups=part.group_N)

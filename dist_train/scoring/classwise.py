@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dist_train.scored import Scored
 from dist_train.scores import Floats
-from dist_train.scoring import intervals, student
+from dist_train.scoring import intervals, resampling, student
 from dist_train.scoring.figures import HALF, truth_of
 from dist_train.scoring.ranking import Ranking
 
@@ -33,7 +33,7 @@ def of(
 
     `groups`: (N,) the group of each clip, 0 for none, as in the index; None: clips are independent.
     """
-    unit_N = intervals.units(groups)
+    unit_N = resampling.units(groups)
     unit_N = np.arange(len(scored.keys)) if unit_N is None else unit_N
     table = _Table(scored, unit_N)
     found = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dist_train import scores
 from dist_train.scored import Scored
-from dist_train.scoring import ensemble, figures, intervals, mcnemar
+from dist_train.scoring import ensemble, figures, intervals, mcnemar, resampling
 from dist_train.scoring.history import HELD, History, groups_of
 
 LEVEL = 0.05  # p under which a difference is called one
@@ -104,7 +104,7 @@ def _pair(runs: Sequence[History], second: History, metric: str, draws: int, lev
     spans = intervals.difference(one, two, names, draws, level=level, groups=group_N)
     k = int(metric.removeprefix("map_at_")) if metric.startswith("map_at_") else 3
     values = [figures.of(part, k).values for part in (one, two)]
-    told["drawn"] = "clips" if intervals.units(group_N) is None else "groups"
+    told["drawn"] = "clips" if resampling.units(group_N) is None else "groups"
     told["differences"] = {
         name: {"value": values[1][name] - values[0][name], "low": spans[name][0], "high": spans[name][1]}
         for name in names

@@ -15,24 +15,19 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_train import scores
 from dist_train.scored import Scored
 from dist_train.scores import Floats
-from dist_train.scoring import tallies
-from dist_train.scoring.figures import right, truth_of
-from dist_train.scoring.ranking import Ranking
+from dist_train.scoring import rankings, tallies
+from dist_train.scoring.figures import right
+from dist_train.scoring.resampling import CHUNK, Ids, units, weights
 from dist_train.scoring.tallies import Tally
 
 DRAWS, LEVEL = 1000, 0.95
 FEWEST = 5  # clips or groups under which a draw says nothing of other ones: all draws of a single one are alike
-RANKED = ("map", "micro_map", "auc", "d_prime")
-_CHUNK = 1 << 22  # weights at once, 32 MB
-_MOST = 2e8  # clips times classes times draws of a ranking: some ten seconds
 _FEW = 8  # cells up to which kinds of groups are counted
 _NORMAL = NormalDist()
 
 Interval = tuple[float, float]
-Ids = NDArray[np.int64]
 
 
 def bootstrap(
@@ -76,7 +71,7 @@ def difference(
         return dict.fromkeys(names, (math.nan, math.nan))
     found = {}
     for name in names:
-        moved = (_leaning if name in RANKED else _joint)(first, second, name, draws, seed, unit_N)
+        moved = (rankings.difference if name in rankings.NAMES else _joint)(first, second, name, draws, seed, unit_N)
         if moved is None:
             pair = (_drawn(one, [name], draws, seed, unit_N, paired=True)[name] for one in (first, second))
             (before, drawn_before), (after, drawn_after) = pair
@@ -103,42 +98,9 @@ def _joint(
     return _whole(sides[1], name) - _whole(sides[0], name), after - before
 
 
-def _leaning(
-    first: Scored, second: Scored, name: str, draws: int, seed: int, unit_N: Ids | None
-) -> tuple[float, Floats] | None:
-    """A ranking's difference where drawing would take minutes, by what each unit adds to both; else None.
-
-    The quantiles of each side's own normal law are no pairs: their differences would know nothing of its width.
-    """
-    kind = "auc" if name == "d_prime" else name
-    sides = [dict(_ranked_parts(one, [name])).get(kind, []) for one in (first, second)]
-    if not all(rankings and _slow(first, kind, rankings, draws) for rankings in sides):
-        return None
-    (before, moved_U), (after, then_U) = (_influence(kind, one, unit_N, len(first.keys)) for one in sides)
-    if name == "d_prime":
-        moved_U, then_U = moved_U * _slope(before), then_U * _slope(after)
-        before, after = scores.d_prime(before), scores.d_prime(after)
-    return after - before, _law(after - before, then_U - moved_U, draws)
-
-
-def _slope(auc: float) -> float:
-    """Derivative of d' by the area; NaN where d' is infinite."""
-    return math.sqrt(2) / _NORMAL.pdf(_NORMAL.inv_cdf(auc)) if 0 < auc < 1 else math.nan
-
-
 def _whole(tally: Tally, name: str) -> float:
     """The score of the clips as they are."""
     return float(tally.values(np.bincount(tally.cell_N, minlength=tally.size)[None].astype(np.float64))[name][0])
-
-
-def units(groups: NDArray[np.unsignedinteger] | None) -> Ids | None:
-    """(N,) what is drawn together, from 0 on, a clip without a group (0) alone; None where each clip is alone."""
-    if groups is None or not (groups > 0).any():
-        return None
-    unit_N = np.empty(len(groups), np.int64)
-    names, unit_N[groups > 0] = np.unique(groups[groups > 0], return_inverse=True)
-    unit_N[groups == 0] = len(names) + np.arange((groups == 0).sum())
-    return unit_N if int(unit_N.max()) + 1 < len(groups) else None
 
 
 def _count(unit_N: Ids | None, scored: Scored) -> int:
@@ -151,8 +113,8 @@ def _drawn(
 ) -> dict[str, tuple[float, Floats]]:
     """Each score, and it in all draws. `paired`: the draws of two that have the same clips are the same."""
     found: dict[str, tuple[float, Floats]] = {}
-    if ranked := [name for name in names if name in RANKED]:
-        found |= _rankings(scored, ranked, draws, seed, unit_N)
+    if ranked := [name for name in names if name in rankings.NAMES]:
+        found |= rankings.drawn(scored, ranked, draws, seed, unit_N)
     for name in names:
         if name not in found:
             tally = tallies.of(scored, name)
@@ -167,12 +129,12 @@ def _counts(tally: Tally, draws: int, seed: int, unit_N: Ids | None, paired: boo
     kinds = None if paired else _kinds(tally, unit_N)
     if kinds is not None:
         count_M, cells_MK = kinds
-        random, rows = np.random.default_rng(seed), max(1, _CHUNK // max(len(count_M), tally.size))
+        random, rows = np.random.default_rng(seed), max(1, CHUNK // max(len(count_M), tally.size))
         for start in range(0, draws, rows):
             drawn_DM = random.multinomial(count_M.sum(), count_M / count_M.sum(), min(rows, draws - start))
             yield drawn_DM.astype(np.float64) if cells_MK is None else drawn_DM @ cells_MK
         return
-    for weight_DN in _weights(clips, draws, seed, unit_N):
+    for weight_DN in weights(clips, draws, seed, unit_N):
         yield tallies.summed(weight_DN, tally.cell_N, tally.size)
 
 
@@ -189,92 +151,6 @@ def _kinds(tally: Tally, unit_N: Ids | None) -> tuple[Ids, Floats | None] | None
     cells_UK = np.bincount(unit_N * tally.size + tally.cell_N, minlength=count * tally.size).reshape(count, -1)
     cells_MK, count_M = np.unique(cells_UK, axis=0, return_counts=True)
     return (count_M, cells_MK.astype(np.float64)) if 6 * len(count_M) < count else None
-
-
-def _weights(clips: int, draws: int, seed: int, unit_N: Ids | None, entries: int = 1) -> Iterator[Floats]:
-    """How often each clip is in a draw, some (d, clips) at a time; the same whatever they are wanted for.
-
-    `entries`: of a clip in what is made of them.
-    """
-    random, count = np.random.default_rng(seed), clips if unit_N is None else int(unit_N.max()) + 1
-    rows = max(1, _CHUNK // (clips * entries))
-    for start in range(0, draws, rows):
-        some = min(rows, draws - start)
-        taken = random.integers(0, count, (some, count)) + np.arange(some)[:, None] * count
-        weight_DU = np.bincount(taken.ravel(), minlength=some * count).reshape(some, count).astype(np.float64)
-        yield weight_DU if unit_N is None else weight_DU[:, unit_N]
-
-
-def _rankings(
-    scored: Scored, names: Sequence[str], draws: int, seed: int, unit_N: Ids | None
-) -> dict[str, tuple[float, Floats]]:
-    """Scores that rest on the order of clips, in all draws; beyond _MOST in as many quantiles of a normal law."""
-    clips = len(scored.keys)
-    found = {name: (math.nan, np.full(draws, np.nan)) for name in names}
-    for name, rankings in _ranked_parts(scored, names):
-        if rankings and _slow(scored, name, rankings, draws):
-            value, influence_U = _influence(name, rankings, unit_N, clips)
-            found[name] = value, _law(value, influence_U, draws)
-        elif rankings:
-            found[name] = _sampled(name, rankings, draws, seed, unit_N, clips)
-    if "d_prime" in names and "auc" in found:
-        value, drawn = found["auc"]
-        found["d_prime"] = scores.d_prime(value), np.array([scores.d_prime(float(one)) for one in drawn])
-    return found
-
-
-def _ranked_parts(scored: Scored, names: Sequence[str]) -> list[tuple[str, list[Ranking]]]:
-    """What is ranked for each score: all labels together, or each class that has a positive (and a negative)."""
-    parts: list[tuple[str, list[Ranking]]] = []
-    if "micro_map" in names and scored.truth.any():
-        parts.append(("micro_map", [Ranking(scored.probability_NC.ravel(), scored.truth.ravel() > 0)]))
-    if set(names) - {"micro_map"}:
-        columns = [(truth_of(scored, one), scored.probability_NC[:, one]) for one in range(len(scored.classes))]
-        kept = [Ranking(score_N, truth_N) for truth_N, score_N in columns if truth_N.any()]
-        parts += [("map", kept)] if "map" in names else []
-        parts += [("auc", [one for one in kept if not one.truth.all()])] if {"auc", "d_prime"} & set(names) else []
-    return parts
-
-
-def _slow(scored: Scored, name: str, rankings: Sequence[Ranking], draws: int) -> bool:
-    clips, width = scored.probability_NC.shape
-    return bool(clips * len(rankings) * draws * (width if name == "micro_map" else 1) > _MOST)
-
-
-def _sampled(
-    name: str, rankings: Sequence[Ranking], draws: int, seed: int, unit_N: Ids | None, clips: int
-) -> tuple[float, Floats]:
-    def value(weight_DN: Floats) -> Floats:
-        values_RD = np.stack([_ranked(name, one, weight_DN) for one in rankings])
-        with np.errstate(invalid="ignore"):  # a draw may leave no class that has both kinds of clips
-            return np.asarray(np.nansum(values_RD, axis=0) / (~np.isnan(values_RD)).sum(0))
-
-    entries = len(rankings[0].order) // clips
-    drawn = [value(weight_DN) for weight_DN in _weights(clips, draws, seed, unit_N, entries)]
-    return float(value(np.ones((1, clips)))[0]), np.concatenate(drawn)
-
-
-def _influence(name: str, rankings: Sequence[Ranking], unit_N: Ids | None, clips: int) -> tuple[float, Floats]:
-    """The score, and the influence of each unit on it."""
-    value = float(np.mean([_ranked(name, one, np.ones((1, len(one.order))))[0] for one in rankings]))
-    influence_N = np.zeros(clips)
-    for one in rankings:
-        moved = one.area_influence() if name == "auc" else one.precision_influence()
-        influence_N += moved.reshape(clips, -1).sum(1) / len(rankings)
-    return value, influence_N if unit_N is None else np.bincount(unit_N, influence_N).astype(np.float64)
-
-
-def _law(value: float, influence_U: Floats, draws: int) -> Floats:
-    """Quantiles of the normal law whose variance is the sum of the units' squared influences."""
-    spread = float(np.sqrt((influence_U**2).sum()))
-    if spread == 0:
-        return np.full(draws, value)
-    law = NormalDist(value, spread)
-    return np.array([law.inv_cdf((number + 0.5) / draws) for number in range(draws)])
-
-
-def _ranked(name: str, ranking: Ranking, weight_DN: Floats) -> Floats:
-    return ranking.area(weight_DN) if name == "auc" else ranking.average_precision(weight_DN)
 
 
 def _interval(value: float, drawn: Floats, level: float) -> Interval:
