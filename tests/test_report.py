@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from launches import CLASSES, Run, arguments
 
 from dist_train import config, scored
 from dist_train.inspection.hearing import Sound
-from dist_train.report import chart, content, guesses, lines, media, page, plane, tsne
+from dist_train.report import chart, content, folder, guesses, lines, media, page, plane, tsne
 from dist_train.scored import Scored
 
 VOID = {"meta", "img", "link", "input", "br"}
@@ -462,6 +463,9 @@ def test_what_started_a_run_is_told(finished: Run) -> None:
     assert facts.started({"command": ["x/__main__.py", "a b.yaml"], "ranks": 1}) == "python -m dist_train 'a b.yaml'"
     two = {"command": ["x", "c.yaml"], "launcher": "torchrun", "ranks": 16, "local_ranks": 8}
     assert facts.started(two) == "torchrun --nnodes=2 --nproc_per_node=8 -m dist_train c.yaml"
+    home = folder.read(finished.folder)
+    strange = replace(home.runs[0], environment={"commit": "0; x"})
+    assert facts.commands(replace(home, runs=(strange,)))[0].line == "git checkout '0; x'"
     assert facts.changed(config.load(*_given(finished))) == facts.changed(config.load(finished.folder / "config.yaml"))
 
 
