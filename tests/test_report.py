@@ -20,7 +20,7 @@ from launches import CLASSES, Run, arguments
 
 from dist_train import config, scored
 from dist_train.inspection.hearing import Sound
-from dist_train.report import chart, content, folder, guesses, lines, media, page, plane, tsne
+from dist_train.report import chart, clips, content, folder, guesses, lines, media, page, plane, tsne
 from dist_train.scored import Scored
 
 VOID = {"meta", "img", "link", "input", "br"}
@@ -253,6 +253,17 @@ def test_unreadable_clips_are_counted_and_named(finished: Run, tmp_path: Path) -
     found, text = made(folder)
     assert found.unreadable == was.keys[:2].tolist() and "2 clips cannot be read" in text
     assert not {one.mistake.key for one in found.mistakes} & set(found.unreadable)
+
+
+def test_shards_of_another_order_are_not_taken_for_those_scored(finished: Run, tmp_path: Path) -> None:
+    home = folder.read(finished.folder)
+    views, was = clips.find(home), home.runs[0].scored
+    assert was is not None and views.views[0] is not None
+    assert clips.Groups(home, views).of(was) is not None
+    turned = replace(home.runs[0], scored=replace(was, keys=np.roll(was.keys, 1)))
+    assert clips.Groups(replace(home, runs=(turned,)), views).of(was) is None
+    with pytest.raises(ValueError, match="or the same in another order"):
+        clips.embedded(None, turned, views.views[0], np.arange(2), lambda done, total: None)
 
 
 def test_a_cross_validation_is_one_page(finished: Run, tmp_path: Path) -> None:
