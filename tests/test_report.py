@@ -84,7 +84,11 @@ def hostile(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[co
     keys = np.array([f"<img src=x onerror=alert(1)>{number}\udcff" for number in range(len(was.keys))])
     probability_NC = np.roll(was.probability_NC, 1, axis=1)  # so that much is wrong
     scored.write(folder / "scores.npz", Scored(keys, HOSTILE, was.truth, probability_NC, was.bad))
-    return made(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clips, "_same", lambda view, scored: True)  # so that these keys stand on the map too
+        found, text = made(folder)
+    assert found.plane is not None
+    return found, text
 
 
 def test_a_finished_run_is_told_whole(whole: tuple[content.Content, str], finished: Run) -> None:
