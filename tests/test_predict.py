@@ -131,6 +131,8 @@ def test_what_is_broken_is_named_and_the_others_go_on(home: Path, tool: Tool) ->
         (["none/*.wav"], "none/*.wav: no recordings there"),
         (["--embeddings", "e.csv", "x"], "written as .npz"),
         (["--embeddings", "e.npz", "--timeline", "x"], "give one of them"),
+        (["--embeddings", "e.npz", "--json", "x"], "writes no labels: leave out --format"),
+        (["--embeddings", "e.npz", "--threshold", ".5", "x"], "writes no labels: leave out --format"),
         (["--out", "x", "x"], "--out is for --format labels"),
         (["--format", "labels", "a", "b"], "give --out DIR"),
         (["--format", "labels", "--out", "o", "a/x.wav", "b/x.ogg"], "x.txt: two recordings would have it"),

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from launches import CLASSES, Run, arguments
 
 from dist_train import config, scored
 from dist_train.inspection.hearing import Sound
-from dist_train.report import chart, content, guesses, lines, media, page, plane, tsne
+from dist_train.report import chart, clips, content, folder, guesses, lines, media, page, plane, tsne
 from dist_train.scored import Scored
 
 VOID = {"meta", "img", "link", "input", "br"}
@@ -83,7 +84,11 @@ def hostile(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[co
     keys = np.array([f"<img src=x onerror=alert(1)>{number}\udcff" for number in range(len(was.keys))])
     probability_NC = np.roll(was.probability_NC, 1, axis=1)  # so that much is wrong
     scored.write(folder / "scores.npz", Scored(keys, HOSTILE, was.truth, probability_NC, was.bad))
-    return made(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clips, "_same", lambda view, scored: True)  # so that these keys stand on the map too
+        found, text = made(folder)
+    assert found.plane is not None
+    return found, text
 
 
 def test_a_finished_run_is_told_whole(whole: tuple[content.Content, str], finished: Run) -> None:
@@ -255,6 +260,17 @@ def test_unreadable_clips_are_counted_and_named(finished: Run, tmp_path: Path) -
     found, text = made(folder)
     assert found.unreadable == was.keys[:2].tolist() and "2 clips cannot be read" in text
     assert not {one.mistake.key for one in found.mistakes} & set(found.unreadable)
+
+
+def test_shards_of_another_order_are_not_taken_for_those_scored(finished: Run, tmp_path: Path) -> None:
+    home = folder.read(finished.folder)
+    views, was = clips.find(home), home.runs[0].scored
+    assert was is not None and views.views[0] is not None
+    assert clips.Groups(home, views).of(was) is not None
+    turned = replace(home.runs[0], scored=replace(was, keys=np.roll(was.keys, 1)))
+    assert clips.Groups(replace(home, runs=(turned,)), views).of(was) is None
+    with pytest.raises(ValueError, match="or the same in another order"):
+        clips.embedded(None, turned, views.views[0], np.arange(2), lambda done, total: None)
 
 
 def test_a_cross_validation_is_one_page(finished: Run, tmp_path: Path) -> None:
@@ -465,6 +481,9 @@ def test_what_started_a_run_is_told(finished: Run) -> None:
     assert facts.started({"command": ["x/__main__.py", "a b.yaml"], "ranks": 1}) == "python -m dist_train 'a b.yaml'"
     two = {"command": ["x", "c.yaml"], "launcher": "torchrun", "ranks": 16, "local_ranks": 8}
     assert facts.started(two) == "torchrun --nnodes=2 --nproc_per_node=8 -m dist_train c.yaml"
+    home = folder.read(finished.folder)
+    strange = replace(home.runs[0], environment={"commit": "0; x"})
+    assert facts.commands(replace(home, runs=(strange,)))[0].line == "git checkout '0; x'"
     assert facts.changed(config.load(*_given(finished))) == facts.changed(config.load(finished.folder / "config.yaml"))
 
 

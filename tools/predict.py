@@ -103,6 +103,8 @@ def checked(options: argparse.Namespace) -> None:
         raise ValueError(f"--embeddings {options.embeddings}: embeddings are written as .npz; end the name so")
     if options.embeddings is not None and options.timeline:
         raise ValueError("--embeddings and --timeline: give one of them")
+    if options.embeddings is not None and (options.format != "table" or options.threshold is not None):
+        raise ValueError("--embeddings writes no labels: leave out --format, --json and --threshold")
     if options.out is not None and options.format != "labels":
         raise ValueError("--out is for --format labels; send other formats to a file with >")
     if (options.top is not None and options.top < 1) or (options.threads is not None and options.threads < 1):

@@ -45,7 +45,7 @@ class Label:
 
 @dataclass
 class _Run:
-    """A class that is or was heard. windows: held without a break; best: highest probability; told: whether it was."""
+    """A class that is or was heard. windows: held without a break until it was told; best: highest probability."""
 
     start: float
     end: float
@@ -85,7 +85,7 @@ class Debounce:
 
     def finish(self) -> list[Label]:
         """The stream is over: what its last window held is told, however short it held; then all are gone."""
-        late = [number for number, run in self._runs.items() if run.windows and not run.told]
+        late = [number for number, run in self._runs.items() if not run.told]
         begun = [self._tell(number, self._runs[number]) for number in late]
         return begun + self._over(math.inf)
 
@@ -114,7 +114,6 @@ class Debounce:
         for number, run in list(self._runs.items()):
             if number in (active or ()):
                 continue
-            run.windows = 0
             if not run.told or now - run.end > self.rule.gone - SLACK:
                 del self._runs[number]
                 if run.told:

@@ -22,6 +22,7 @@ from dist_train.view import View
 from dist_train.world import World
 
 Progress = Callable[[int, int], None]
+_LOOKED = 100  # clips whose keys are compared
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Groups:
             view = _scored(views)
             if run.scored is None:
                 continue
-            if view is None or len(view) != len(run.scored.keys):
+            if view is None or not _same(view, run.scored):
                 keys = []
                 break
             keys.append(run.scored.keys)
@@ -113,6 +114,13 @@ def _scored(views: Views | None) -> View | None:
     return (views.evaluation or views.valid) if views is not None else None
 
 
+def _same(view: View, scored: Scored) -> bool:
+    """Whether these are the clips that were scored, by their number and the keys of some."""
+    count = len(scored.keys)
+    numbers = np.linspace(0, count - 1, min(count, _LOOKED)).astype(np.int64).tolist()
+    return len(view) == count and all(view.key(number) == scored.keys[number] for number in numbers)
+
+
 def network(run: Run, views: Views, place: World) -> Saved:
     """The run's network, with the front end that its clips need. ValueError: there is no sound checkpoint."""
     return saved.load(run.path, (), place, packed.of_view(views.train))
@@ -123,6 +131,6 @@ def embedded(
 ) -> NDArray[np.float32]:
     """(n, E) embeddings of scored clips, NaN for those that cannot be read. ValueError: they cannot be had."""
     view = _scored(views)
-    if view is None or run.scored is None or len(view) != len(run.scored.keys):
-        raise ValueError("the shards hold other clips than were scored")
+    if view is None or run.scored is None or not _same(view, run.scored):
+        raise ValueError("the shards hold other clips than were scored, or the same in another order")
     return embeddings.embed(made.model, view.only(numbers), made.config, made.front, progress).vectors_NE

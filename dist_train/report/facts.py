@@ -134,7 +134,7 @@ def commands(folder: Folder) -> list[Command]:
     lines = []
     if commit := said.get("commit"):
         note = ", and changes that were not committed: their results may differ" if said.get("changed") else ""
-        lines.append(Command(f"the source that it ran on{note}", f"git checkout {commit}"))
+        lines.append(Command(f"the source that it ran on{note}", f"git checkout {shlex.quote(str(commit))}"))
     for shards in dict.fromkeys([*run.config.data.shards, *run.config.data.eval_shards]):
         lines.append(Command("the shards are whole", f"python tools/make_shards.py check {shlex.quote(shards)}"))
     if folder.summary is not None:
