@@ -409,7 +409,7 @@ def test_what_is_refused(
     assert "\n" not in str(error.value)
 
 
-NETWORKS = [*((name, "windows") for name in TINY), *((name, "full") for name in TINY if name != "crnn")]
+NETWORKS = [(name, clip) for clip in ("windows", "full") for name in TINY]
 
 
 @pytest.mark.full
@@ -431,12 +431,6 @@ def test_every_network(name: str, clip: str, monkeypatch: pytest.MonkeyPatch) ->
     proto = interchange.model(followed, graph, facts.facts(model, name))
     found = beside.difference(model, interchange.answer(proto.SerializeToString()), beside.noises(model))
     assert found.largest < beside.LIMIT and not found.others
-
-
-def test_recurrent_layers_hear_windows_only() -> None:
-    settings = _settings(model={"name": "crnn"}, evaluation={"clip": "full"})
-    with pytest.raises(ValueError, match=r"cannot follow Crnn with evaluation.clip=full .*; give evaluation.clip=win"):
-        program.program(Graph(_model(settings, lived(tiny("crnn"))).origin))
 
 
 @pytest.mark.full

@@ -24,8 +24,6 @@ def program(graph: Graph) -> torch.export.ExportedProgram:
 
     Whole clips (evaluation.clip=full) are for ONNX alone: the program holds on to what it saw of the example's length.
     """
-    if graph.cut.whole and any(isinstance(part, torch.nn.RNNBase) for part in graph.modules()):
-        raise ValueError(refused(graph, "recurrent layers, which it unrolls for one number of frames"))
     wave = graph.example()
     with _plain(graph):
         try:
