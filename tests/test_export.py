@@ -398,7 +398,6 @@ def test_what_is_refused(
         ([run, "--to", "safetensors", "--limit", "0.1"], "weights are written as the run has them"),
         ([run, "--to", "safetensors", "--check", "x.wav"], "weights are written as the run has them"),
         ([run, "--to", "onnx", "--clips", "-1"], "--clips is a number from 0 on"),
-        ([run, "--to", "torch", "evaluation.clip=full"], "--to torch hears windows only: give evaluation.clip=windows"),
         ([run, "--to", "onnx", "model.chanels=8"], "unknown key `model.chanels`"),
     ):
         assert tool.main(arguments) == 2
@@ -413,14 +412,15 @@ def test_what_is_refused(
     assert "\n" not in str(error.value)
 
 
-NETWORKS = [*((name, "windows") for name in TINY), *((name, "full") for name in TINY if name != "crnn")]
+NETWORKS = [(name, clip) for clip in ("windows", "full") for name in TINY]
+PROGRAMS = ("linear", "resnet_mini", "ecapa", "campplus")  # that are asked for whole clips as programs of torch too
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "clip"), NETWORKS)
 def test_every_network(name: str, clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ONNX and as a program of torch, of any batch and length; whole clips as ONNX, of as many frames as may be."""
+    """As ONNX and as a program of torch, of any batch and length; whole clips of as many frames as may be."""
     monkeypatch.setattr(campplus, "STAGES", ((1, 1), (2, 2), (1, 2)))  # of 52 layers no two differ in kind
     bins = TINY[name][0]
     features = {"name": "waveform", "norm": "none"} if name == "m5" else {"bins": bins}
@@ -429,18 +429,12 @@ def test_every_network(name: str, clip: str, monkeypatch: pytest.MonkeyPatch) ->
     model = _model(settings, lived(tiny(name)))
     graph = Graph(model.origin)
     followed = program.program(graph)
-    if clip == "windows":
+    if clip == "windows" or name in PROGRAMS:
         found = beside.difference(model, program.answer(program.written(followed, {})), beside.noises(model))
         assert found.largest < beside.LIMIT and not found.others
     proto = interchange.model(followed, graph, facts.facts(model, name))
     found = beside.difference(model, interchange.answer(proto.SerializeToString()), beside.noises(model))
     assert found.largest < beside.LIMIT and not found.others
-
-
-def test_recurrent_layers_hear_windows_only() -> None:
-    settings = _settings(model={"name": "crnn"}, evaluation={"clip": "full"})
-    with pytest.raises(ValueError, match=r"cannot follow Crnn with evaluation.clip=full .*; give evaluation.clip=win"):
-        program.program(Graph(_model(settings, lived(tiny("crnn"))).origin))
 
 
 @pytest.mark.full

@@ -20,12 +20,7 @@ DYNAMIC = torch.export.Dim.DYNAMIC
 
 
 def program(graph: Graph) -> torch.export.ExportedProgram:
-    """For every batch and length. ValueError where torch cannot follow the network.
-
-    Whole clips (evaluation.clip=full) are for ONNX alone: the program holds on to what it saw of the example's length.
-    """
-    if graph.cut.whole and any(isinstance(part, torch.nn.RNNBase) for part in graph.modules()):
-        raise ValueError(refused(graph, "recurrent layers, which it unrolls for one number of frames"))
+    """For every batch and length. ValueError where torch cannot follow the network."""
     wave = graph.example()
     with _plain(graph):
         try:
