@@ -25,9 +25,15 @@ def show(sheets: Sequence[Sheet]) -> None:
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+    def out(what: Table | Text) -> None:
+        with console.capture() as text:  # rich ends the program by itself where a reader has left
+            console.print(what)
+        sys.stdout.write(text.get())
+
     for sheet in sheets:
         if sheet.title or not any(sheet.head):
-            console.print(Text(sheet.title))
+            out(Text(sheet.title))
         if not sheet.rows and not any(sheet.head):
             continue
         widths = natural(sheet)
@@ -39,7 +45,7 @@ def show(sheets: Sequence[Sheet]) -> None:
                 table.add_column(Text(sheet.head[number]), justify=side, overflow="fold", no_wrap=whole)
             for row in sheet.rows:
                 table.add_row(*(Text(row[number]) for number in columns))
-            console.print(table)
+            out(table)
 
 
 def natural(sheet: Sheet) -> list[int]:

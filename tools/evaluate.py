@@ -63,8 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     command.legible()
     try:
         evaluate(options)
+        sys.stdout.flush()
     except (ValueError, OSError) as error:
-        return refused(command.reason(error), 2)
+        return 0 if command.left(error) else refused(command.reason(error), 2)
     except KeyboardInterrupt:
         return refused("stopped", 130)
     except (MemoryError, RuntimeError) as error:
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         if (why := world.loss(error)) is None:
             raise
         return refused(f"another rank was lost or cut off ({why}); start again", 3)
+    finally:
+        command.settle()
     return 0
 
 
@@ -173,6 +176,5 @@ def refused(line: str, code: int) -> int:
 
 if __name__ == "__main__":
     ended = main()
-    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(ended)  # a gloo thread may still hold a tensor, and would abort an interpreter that is being finalised

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     from dist_train import command
 
     work = list_devices if options.list_devices else partial(listen, options)
-    return command.run("listen", work, piped=True)
+    return command.run("listen", work)
 
 
 def parser() -> argparse.ArgumentParser:

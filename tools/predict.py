@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     from dist_train import command
 
-    return command.run("predict", partial(predict, options), piped=True)
+    return command.run("predict", partial(predict, options))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from dist_train.crossval.watch import Watch
 
 _PAUSE = 0.2  # seconds between two looks
 _GRACE = 120.0  # seconds for a run to save and end
+_ONCE = 0.3  # seconds within which signals are one: `timeout` and some shells pass a Ctrl-C on that had come already
 
 
 def wider(place: Place, number: int, runs: int, spots: int) -> Place:
@@ -54,7 +55,7 @@ class Course:
                 standing.state = "finished"
         self.signal: int | None = None
         self._children: dict[int, tuple[Standing, Child]] = {}  # by number of the place
-        self._told = 0  # how often a stop was asked for
+        self._told, self._when = 0, -_ONCE  # how often a stop was asked for, and when last
 
     def run(self, places: Sequence[Place]) -> None:
         """Train what is not finished. After a signal all runs have saved and ended, and `signal` is its number."""
@@ -68,9 +69,10 @@ class Course:
                         self._stop()
                         return
             finally:
-                for standing, child in self._children.values():  # where this ends by an error
+                for standing, child in self._children.values():  # where this ends by an error, or at once
                     child.kill()
                     standing.state = "stopped"
+                    self.show(self.standings)
         self.show(self.standings)
 
     def _fill(self, places: Sequence[Place]) -> bool:
@@ -129,4 +131,6 @@ class Course:
 
     def _hear(self, number: int, frame: Any) -> None:
         self.signal = self.signal or number
-        self._told += 1
+        now = time.monotonic()
+        self._told += now - self._when >= _ONCE
+        self._when = now

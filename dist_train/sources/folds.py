@@ -17,8 +17,9 @@ def assign(
     """The fold of each sample, 1..k; depends on nothing but the arguments. ValueError where k is not possible."""
     units = _units(bonds)
     if not 2 <= k <= len(units):
+        fewer = f"--folds {len(units)}, or " if len(units) > 1 else ""
         raise ValueError(
-            f"{k} folds are not possible: there are {len(units)} separate recordings or groups; give --folds"
+            f"{k} folds are not possible: separate recordings or groups: {len(units)}; give {fewer}--folds 0 for none"
         )
     units.sort(key=lambda unit: (-len(unit), hashlib.sha256(names[unit[0]].encode()).digest()))
     total = Counter(label for sample in labels for label in sample)
