@@ -156,7 +156,9 @@ def test_comparing_tells_how_far_it_is(
     for number in range(3):
         soundfile.write(tmp_path / f"{number}.wav", np.full(9000, 0.1), 16000)
     tool, model = script("export"), _model(_settings())
-    tool.compare(tool.parser().parse_args(["RUN", "--to", "onnx", "--check", str(tmp_path)]), model, _eager(model))
+    options = tool.parser().parse_args(["RUN", "--to", "onnx", "--check", str(tmp_path)])
+    tool.checked(options)
+    tool.compare(options, model, _eager(model))
     out, error = capsys.readouterr()
     assert "real clips: 3 clips, largest difference" in out
     assert "random clips: 9 of 9, " in error and "real clips: 3 of 3, " in error

@@ -74,10 +74,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def export(options: argparse.Namespace) -> None:
-    """Load, make, compare, write."""
-    from dist_train import folder
-
+def checked(options: argparse.Namespace) -> None:
+    """ValueError for options that do not go together; fills in what was not given."""
     small = options.int8 or options.half
     if small and options.to != "onnx":
         raise ValueError(
@@ -89,6 +87,13 @@ def export(options: argparse.Namespace) -> None:
     options.limit = LIMIT if options.limit is None else options.limit
     if options.clips < 0 or not options.limit > 0:
         raise ValueError("--clips is a number from 0 on, --limit one over 0")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Load, make, compare, write."""
+    from dist_train import folder
+
+    checked(options)
     out = options.out or options.run / f"model{SUFFIXES[options.to]}"
     if out.suffix != SUFFIXES[options.to]:
         raise ValueError(f"--out {out}: a file of --to {options.to} ends in {SUFFIXES[options.to]}")
