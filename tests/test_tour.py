@@ -22,7 +22,7 @@ from dist_train.demo.sources import SOURCES
 PAGE = Path(__file__).parents[1] / "docs/tour.md"
 PATIENCE = 280.0  # seconds for what takes a few on an idle machine
 KINDS = ("yaml", "bash", "python", "text")
-NUMBER = r"-?(?:\d*\.\d+(?:e[-+]\d+)?|\d+,\d{3})"
+NUMBER = r"-?(?:\d*\.\d+(?:e[-+]\d+)?|\d+(?:,\d{3})+)"
 CLASS = rf"(?:{'|'.join(SOURCES)})"
 
 

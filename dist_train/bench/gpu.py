@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from dist_train import parts
 from dist_train.bench import chain, fbank, material, peer, reading, roof, training, whole
-from dist_train.bench.pair import paired, seconds
+from dist_train.bench.pair import paired
 from dist_train.bench.row import Row, Work, rate
 from dist_train.config import check
 from dist_train.frontend import FrontEnd
@@ -76,7 +76,7 @@ def front_end(work: Work) -> list[Row]:
     side, _ = training.ours(config, given, work.device)
     step = elapsed(side, 10)
     stream = reading.Stream(view, BATCH, reading.whole(view))
-    read = seconds(lambda: stream.run(2048)) / 2048
+    read = stream.timed(2048) / 2048
     clip = spent / BATCH * 1e6, step / BATCH * 1e6
     advice = roof.advise(read * 1e6, *clip, shared=False, cores=os.cpu_count() or 1)
     return [

@@ -96,7 +96,7 @@ def measured(work: Work) -> dict[str, float]:
         "mean": lambda: normalise(feat_BTF, None, "cmn"),
         "SpecAugment": lambda: masks.mask(feat_BTF, *bands, 0.0),
         "front end": batches[2].whole,
-        "read": lambda: stream.run(READ * BATCH),  # more than was read ahead meanwhile
+        "read": lambda: stream.timed(READ * BATCH),
     }
     for side in sides.values():
         side()
