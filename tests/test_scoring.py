@@ -23,7 +23,7 @@ from dist_train.scoring import (
     intervals,
     listing,
     mcnemar,
-    rankings,
+    ranked,
     resampling,
     tallies,
     thresholds,
@@ -251,7 +251,7 @@ def test_intervals_of_rankings_without_draws(monkeypatch: pytest.MonkeyPatch) ->
     groups = np.arange(500, dtype=np.uint64) // 2 + 1
     names = ["map", "micro_map", "auc", "d_prime"]
     drawn = intervals.bootstrap(part, names, 600, groups=groups)
-    monkeypatch.setattr(rankings, "_MOST", 0)
+    monkeypatch.setattr(ranked, "_MOST", 0)
     linear = intervals.bootstrap(part, names, 600, groups=groups)
     for name in names:
         widths = [high - low for low, high in (drawn[name], linear[name])]
@@ -267,7 +267,7 @@ def test_differences_of_rankings_without_draws(monkeypatch: pytest.MonkeyPatch) 
     groups = np.arange(500, dtype=np.uint64) // 2 + 1
     names = ["map", "micro_map", "auc", "d_prime"]
     drawn = intervals.difference(first, second, names, 600, groups=groups)
-    monkeypatch.setattr(rankings, "_MOST", 0)
+    monkeypatch.setattr(ranked, "_MOST", 0)
     linear = intervals.difference(first, second, names, 600, groups=groups)
     for name in names:
         widths = [high - low for low, high in (drawn[name], linear[name])]

@@ -75,7 +75,7 @@ def _values(part: Part, values: dict[str, float], draws: int, level: float) -> d
     how = {"draws": draws, "level": level, "drawn": "clips" if unit_N is None else "groups"}
     return {
         "scores": found,
-        "intervals": how | {"units": len(part.group_N) if unit_N is None else int(unit_N.max()) + 1},
+        "intervals": how | {"units": resampling.count(unit_N, len(part.group_N))},
     }
 
 

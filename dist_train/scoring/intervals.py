@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from dist_train.scored import Scored
 from dist_train.scores import Floats
-from dist_train.scoring import rankings, tallies
+from dist_train.scoring import ranked, tallies
 from dist_train.scoring.figures import right
-from dist_train.scoring.resampling import CHUNK, Ids, units, weights
+from dist_train.scoring.resampling import CHUNK, Ids, count, units, weights
 from dist_train.scoring.tallies import Tally
 
 DRAWS, LEVEL = 1000, 0.95
@@ -46,7 +46,7 @@ def bootstrap(
     """
     unit_N = units(groups)
     found = dict.fromkeys(names, (math.nan, math.nan))
-    if _count(unit_N, scored) >= FEWEST:
+    if count(unit_N, len(scored.keys)) >= FEWEST:
         for name, values in _drawn(scored, names, draws, seed, unit_N).items():
             low, high = _interval(*values, level)
             found[name] = (low, high) if name == "d_prime" else (max(low, 0.0), high)
@@ -67,11 +67,11 @@ def difference(
     """Interval of `second` minus `first`, both scored on the same clips in the same order: each draw is of both."""
     assert np.array_equal(first.keys, second.keys), "clips are matched before"
     unit_N = units(groups)
-    if _count(unit_N, first) < FEWEST:
+    if count(unit_N, len(first.keys)) < FEWEST:
         return dict.fromkeys(names, (math.nan, math.nan))
     found = {}
     for name in names:
-        moved = (rankings.difference if name in rankings.NAMES else _joint)(first, second, name, draws, seed, unit_N)
+        moved = (ranked.difference if name in ranked.NAMES else _joint)(first, second, name, draws, seed, unit_N)
         if moved is None:
             pair = (_drawn(one, [name], draws, seed, unit_N, paired=True)[name] for one in (first, second))
             (before, drawn_before), (after, drawn_after) = pair
@@ -103,18 +103,13 @@ def _whole(tally: Tally, name: str) -> float:
     return float(tally.values(np.bincount(tally.cell_N, minlength=tally.size)[None].astype(np.float64))[name][0])
 
 
-def _count(unit_N: Ids | None, scored: Scored) -> int:
-    """How many are drawn."""
-    return len(scored.keys) if unit_N is None else int(unit_N.max()) + 1
-
-
 def _drawn(
     scored: Scored, names: Sequence[str], draws: int, seed: int, unit_N: Ids | None, paired: bool = False
 ) -> dict[str, tuple[float, Floats]]:
     """Each score, and it in all draws. `paired`: the draws of two that have the same clips are the same."""
     found: dict[str, tuple[float, Floats]] = {}
-    if ranked := [name for name in names if name in rankings.NAMES]:
-        found |= rankings.drawn(scored, ranked, draws, seed, unit_N)
+    if ordered := [name for name in names if name in ranked.NAMES]:
+        found |= ranked.drawn(scored, ordered, draws, seed, unit_N)
     for name in names:
         if name not in found:
             tally = tallies.of(scored, name)
@@ -147,10 +142,10 @@ def _kinds(tally: Tally, unit_N: Ids | None) -> tuple[Ids, Floats | None] | None
         return (np.bincount(tally.cell_N, minlength=tally.size), None) if 6 * tally.size < len(tally.cell_N) else None
     if tally.size > _FEW:
         return None
-    count = int(unit_N.max()) + 1
-    cells_UK = np.bincount(unit_N * tally.size + tally.cell_N, minlength=count * tally.size).reshape(count, -1)
+    many = count(unit_N, 0)
+    cells_UK = np.bincount(unit_N * tally.size + tally.cell_N, minlength=many * tally.size).reshape(many, -1)
     cells_MK, count_M = np.unique(cells_UK, axis=0, return_counts=True)
-    return (count_M, cells_MK.astype(np.float64)) if 6 * len(count_M) < count else None
+    return (count_M, cells_MK.astype(np.float64)) if 6 * len(count_M) < many else None
 
 
 def _interval(value: float, drawn: Floats, level: float) -> Interval:
@@ -176,6 +171,5 @@ def _bounded(interval: Interval, right_N: NDArray[np.bool_], unit_N: Ids | None,
     """Clopper and Pearson's interval where all draws are alike."""
     if right_N.any() and not right_N.all():
         return interval
-    count = len(right_N) if unit_N is None else int(unit_N.max()) + 1
-    edge = ((1 - level) / 2) ** (1 / count)
+    edge = ((1 - level) / 2) ** (1 / count(unit_N, len(right_N)))
     return (edge, 1.0) if right_N.all() else (0.0, 1 - edge)

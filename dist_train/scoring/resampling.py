@@ -19,7 +19,12 @@ def units(groups: NDArray[np.unsignedinteger] | None) -> Ids | None:
     unit_N = np.empty(len(groups), np.int64)
     names, unit_N[groups > 0] = np.unique(groups[groups > 0], return_inverse=True)
     unit_N[groups == 0] = len(names) + np.arange((groups == 0).sum())
-    return unit_N if int(unit_N.max()) + 1 < len(groups) else None
+    return unit_N if count(unit_N, 0) < len(groups) else None
+
+
+def count(unit_N: Ids | None, clips: int) -> int:
+    """How many are drawn: units, or clips."""
+    return clips if unit_N is None else int(unit_N.max()) + 1
 
 
 def weights(clips: int, draws: int, seed: int, unit_N: Ids | None, entries: int = 1) -> Iterator[Floats]:
@@ -27,10 +32,10 @@ def weights(clips: int, draws: int, seed: int, unit_N: Ids | None, entries: int 
 
     `entries`: of a clip in what is made of them.
     """
-    random, count = np.random.default_rng(seed), clips if unit_N is None else int(unit_N.max()) + 1
+    random, number = np.random.default_rng(seed), count(unit_N, clips)
     rows = max(1, CHUNK // (clips * entries))
     for start in range(0, draws, rows):
         some = min(rows, draws - start)
-        taken = random.integers(0, count, (some, count)) + np.arange(some)[:, None] * count
-        weight_DU = np.bincount(taken.ravel(), minlength=some * count).reshape(some, count).astype(np.float64)
+        taken = random.integers(0, number, (some, number)) + np.arange(some)[:, None] * number
+        weight_DU = np.bincount(taken.ravel(), minlength=some * number).reshape(some, number).astype(np.float64)
         yield weight_DU if unit_N is None else weight_DU[:, unit_N]

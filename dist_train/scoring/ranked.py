@@ -34,8 +34,8 @@ def drawn(
         elif rankings:
             found[name] = _sampled(name, rankings, draws, seed, unit_N, clips)
     if "d_prime" in names and "auc" in found:
-        value, drawn = found["auc"]
-        found["d_prime"] = scores.d_prime(value), np.array([scores.d_prime(float(one)) for one in drawn])
+        value, area_D = found["auc"]
+        found["d_prime"] = scores.d_prime(value), np.array([scores.d_prime(float(one)) for one in area_D])
     return found
 
 
