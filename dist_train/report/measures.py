@@ -101,8 +101,7 @@ def of(folder: Folder, groups: Groups) -> Measures:
 
 
 def _spans(scored: Scored, groups: Groups) -> list[Span]:
-    name = "average_precision" if scored.several else "recall"
-    return classwise.of(scored, groups.of(scored), ranked=scored.several)[name]
+    return classwise.of(scored, groups.of(scored), ranked=scored.several)[classwise.MAIN[scored.several]]
 
 
 def _high(ends: Sequence[dict[str, tuple[float, float]]], name: str) -> float:

@@ -21,6 +21,7 @@ from dist_train.scoring.figures import HALF, truth_of
 from dist_train.scoring.ranking import Ranking
 
 LEVEL = intervals.LEVEL
+MAIN = {False: "recall", True: "average_precision"}  # by several labels: the figure whose interval tables show
 _MANY = 200  # degrees of freedom from which Student's quantile is the normal one within 1 %
 
 Span = tuple[float, float] | None

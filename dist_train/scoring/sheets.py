@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from dist_train.scoring.classwise import MAIN
 from dist_train.scoring.intervals import FEWEST
 from dist_train.sheet import Sheet
 
@@ -41,7 +42,7 @@ def classes(told: Told) -> Sheet:
     rows = [(row["class"], str(row["support"]), *(number(row[name]) for name in columns)) for row in told["classes"]]
     title = "classes"
     if "intervals" in told["classes"][0]:
-        main = "average_precision" if told["confusion"] is None else "recall"
+        main = MAIN[told["confusion"] is None]
         place = 3 + columns.index(main)
         spans = [span(row["intervals"][main]) for row in told["classes"]]
         head = (*head[:place], f"{100 * told['intervals']['level']:g} %", *head[place:])
